@@ -1,0 +1,1 @@
+"""AgentLattice: governance for what AI agents do."""

@@ -1,0 +1,41 @@
+"""Time, injected.
+
+- Nothing in the core reads the wall clock except `SystemClock`; a decision gets its time as an argument.
+- Wall time is an aware `datetime` in UTC, used for stamps, windows and deadlines.
+- Waiting uses the clock too, so that a test can make hours pass at once.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Protocol
+
+__all__ = ["Clock", "SystemClock", "format_time", "parse_time"]
+
+
+class Clock(Protocol):
+    """Where the time comes from."""
+
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+def format_time(at: datetime) -> str:
+    """RFC 3339 in UTC with exactly six digits of a second, so that text order is time order."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """The inverse of `format_time`; any RFC 3339 time with an offset is read. Raises ValueError otherwise."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"time `{text}` has no offset")
+    return at.astimezone(UTC)

@@ -1,0 +1,60 @@
+"""Who acts.
+
+- An agent proposes actions; an operator is a person who decides. One identity is never both.
+- Each says how it was established. Embedded, a name is what the process says it is (`asserted`): segregation of duties
+  is then worth what the process is worth, and the security model says so.
+- A child agent acts for the chain of agents above it. A policy that names an agent applies to its descendants; a
+  child's own name never satisfies `agents:`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["AgentFacts", "Operator", "Principal", "Role"]
+
+Role = Literal["viewer", "member", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """What policy may know of the acting agent: its name and id, tags, grants, and its ancestors, root first."""
+
+    name: str
+    id: str
+    tags: frozenset[str] = frozenset()
+    grants: frozenset[str] = frozenset()
+    ancestors: tuple[AgentFacts, ...] = ()
+
+    @property
+    def root(self) -> AgentFacts:
+        """The agent that policies naming an agent are about."""
+        return self.ancestors[0] if self.ancestors else self
+
+    @property
+    def lineage(self) -> tuple[AgentFacts, ...]:
+        """The whole chain, root first, this agent last."""
+        return (*self.ancestors, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An acting agent within one run. `context` holds the framework's own ids (thread, task, trace), never secrets."""
+
+    agent: str
+    run: str | None = None
+    on_behalf_of: str | None = None
+    established: str = "asserted"
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A person. `groups` are the names that `group:` approvers refer to."""
+
+    name: str
+    role: Role = "member"
+    groups: frozenset[str] = frozenset()
+    established: str = "asserted"

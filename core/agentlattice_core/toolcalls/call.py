@@ -1,0 +1,96 @@
+"""A framework's tool call, and the two answers a gate gives to it.
+
+- An adapter turns whatever its framework calls a tool call into a `ToolCall`, asks the gate, and gets a `Permit` or a
+  `Denial`. Only a `Permit` lets the tool run, and only with the arguments it was given for.
+- A permit is the claim of one run. Whoever holds it reports how the run went, once; a retry is a new call with the next
+  `attempt` and needs a permit of its own.
+- A denial is data for the model, never an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agentlattice_core.results import ActionResult
+
+__all__ = ["CallKind", "Denial", "OnApproval", "Permit", "ToolCall"]
+
+CallKind = Literal["function", "mcp", "handoff", "agent", "hosted", "executor"]
+OnApproval = Literal["pause", "wait", "defer"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of one tool, as the framework is about to make it.
+
+    `arguments` is what the tool will receive: a mapping, or the raw text the model wrote (then it must be a JSON
+    object). `schema` is the tool's JSON Schema or pydantic model, used to canonicalise the arguments where the framework
+    shows the gate raw ones. `identity` is the framework's own stable identity of this call, such as
+    `thread/checkpoint namespace/tool call id`; None means that there is none, and the call is not idempotent. `target` is the tool object or
+    function, on which the mapping looks for what `@governed` left. `run`, `on_behalf_of` and `context` say who acts.
+    """
+
+    framework: str
+    tool: str
+    arguments: Mapping[str, Any] | str | bytes
+    call_id: str | None = None
+    identity: str | None = None
+    attempt: int = 1
+    kind: CallKind = "function"
+    target: object | None = None
+    schema: Any = None
+    run: str | None = None
+    on_behalf_of: str | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Permit:
+    """The right to run the tool once, with exactly the arguments that were decided on.
+
+    `action_id` is the action's id in the log and the idempotency key for the tool. `arguments` are the arguments as
+    decided (parsed, if the call carried text). Call exactly one of `succeeded`, `failed` or `abandoned`; none of them
+    waits for the disk.
+    """
+
+    action_id: str
+    arguments: Mapping[str, Any]
+    arguments_digest: str
+    result: ActionResult
+    _report: Callable[[str, str | None], None] = field(repr=False)
+    _reported: bool = field(default=False, repr=False)
+
+    def succeeded(self) -> None:
+        """The tool returned."""
+        self._once("succeeded", None)
+
+    def failed(self, error: BaseException | str) -> None:
+        """The tool raised, or returned what its framework calls an error."""
+        self._once("failed", str(error)[:1000] if isinstance(error, str) else f"{type(error).__name__}: {error}"[:1000])
+
+    def abandoned(self, why: str) -> None:
+        """Nobody can say whether the tool ran to its end (cancelled, suspended inside): the claim reads `unknown`."""
+        self._once("unknown", why)
+
+    def _once(self, outcome: str, message: str | None) -> None:
+        if not self._reported:
+            self._reported = True
+            self._report(outcome, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why the tool must not run, for the model to read.
+
+    `document` follows the published JSON Schema (`denial.schema.json`); `text` is its stable JSON text, the same bytes for the same
+    refusal. `status` is `denied`, `pending`, `timed_out` or `unknown`; `reason` the code in the document.
+    """
+
+    document: Mapping[str, Any]
+    text: str
+    status: Literal["denied", "pending", "timed_out", "unknown"]
+    reason: str
+    approval_id: str | None = None
+    action_id: str | None = None
