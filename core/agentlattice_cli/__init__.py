@@ -1,0 +1,1 @@
+"""`al`: the command line over the governance core."""
