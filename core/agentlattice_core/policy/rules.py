@@ -1,0 +1,302 @@
+"""Spend rules, compiled once: whether one fires, why, and what it charges.
+
+- A rule *matches* when its selectors (agents, categories) do; a selector whose subject is absent on the action does not.
+- A rule that matches *fires* when its measure says so. Where the measured input (amount, beneficiary) is missing or in
+  another currency it fires too, except AUTO_APPROVE, which then does not: what cannot be measured is never let through.
+- Every cap that matches is charged, whether it fires or not. A cap per agent charges the whole delegation chain.
+- A limit key is `counter|per:subject|YYYY-MM-DD@Zone|CURRENCY`, the date being local to the rule's zone. Subjects are
+  escaped, so that none can spell another's key.
+- Tags and caps come from the registry, never from what the action says of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from agentlattice_core.actions import parse_amount
+from agentlattice_core.errors import InvalidRequestError
+from agentlattice_core.policy.decision import Charge, Facts
+from agentlattice_core.policy.model import Rule
+from agentlattice_core.policy.reader import DAYS, load_zone
+from agentlattice_core.results import RuleResult
+
+__all__ = ["CompiledRule", "Registries", "RuleFindings", "compile_rule"]
+
+Registries: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+@dataclass(slots=True)
+class RuleFindings:
+    """What walking rules found: those that fired, what to charge by limit key, and which fields were missing."""
+
+    fired: list[tuple[Rule, RuleResult]] = field(default_factory=list)
+    charges: dict[str, Charge] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Measured:
+    """What a rule measured. `fires` None: it could not be measured."""
+
+    fires: bool | None
+    why: str
+    details: dict[str, Any]
+    missing: str | None = None
+
+
+_Measure: TypeAlias = Callable[[Facts, Registries, RuleFindings], _Measured]
+
+CompiledRule: TypeAlias = Callable[[Facts, Registries, RuleFindings], None]
+"""Walks one rule: adds to the findings what it fires and charges."""
+
+
+def compile_rule(rule: Rule, policy_name: str, part_id: str) -> CompiledRule:
+    """The rule of the policy `policy_name`; `part_id` names its counter where it names none."""
+    matches = _selectors(rule)
+    measure = _measure_of(rule, part_id)
+    lenient = rule.effect == "AUTO_APPROVE"
+
+    def walk(facts: Facts, registries: Registries, findings: RuleFindings) -> None:
+        if not matches(facts):
+            return
+        measured = measure(facts, registries, findings)
+        if measured.fires is False or (measured.fires is None and lenient):
+            return
+        if measured.fires is None and measured.missing:
+            findings.missing.append(measured.missing)
+        message = rule.message or measured.why
+        result = RuleResult(policy_name, rule.priority, rule.type, rule.effect, message, measured.details)
+        findings.fired.append((rule, result))
+
+    return walk
+
+
+def _selectors(rule: Rule) -> Callable[[Facts], bool]:
+    agents, excepted, categories = frozenset(rule.agents), frozenset(rule.except_agents), frozenset(rule.categories)
+    if not agents and not excepted and not categories:
+        return lambda facts: True
+
+    def matches(facts: Facts) -> bool:
+        root = facts.agent.root
+        if agents and root.name not in agents and root.id not in agents:
+            return False
+        if excepted and (root.name in excepted or root.id in excepted):
+            return False
+        return not categories or facts.action.category in categories
+
+    return matches
+
+
+def _measure_of(rule: Rule, part_id: str) -> _Measure:
+    if rule.type == "DAILY_CAP":
+        own = _daily_cap(rule, part_id)
+    elif rule.type == "BENEFICIARY_WHITELIST":
+        own = _whitelist(rule)
+    elif rule.type == "TIME_WINDOW":
+        own = _time_window(rule)
+    else:
+        own = _selected(rule)
+    return _within_bounds(rule, own) if rule.bounds else own
+
+
+def _amount_of(rule: Rule, facts: Facts) -> Decimal | _Measured:
+    """The action's amount in the rule's currency, or why there is none."""
+    action = facts.action
+    if action.amount is None:
+        return _Measured(None, "the action has no amount", {"amount": None}, "amount")
+    if action.currency is None:
+        return _Measured(None, "the action has no currency", {"amount": _text(action.amount)}, "currency")
+    if action.currency != rule.currency:
+        why = f"the amount is in {action.currency}, and the limit is in {rule.currency}"
+        return _Measured(None, why, {"amount": _text(action.amount), "currency": action.currency})
+    return action.amount
+
+
+def _within_bounds(rule: Rule, own: _Measure) -> _Measure:
+    bounds, amount_only = rule.bounds, rule.type in ("AMOUNT_THRESHOLD", "AGENT_SCOPE", "CATEGORY_BLOCKLIST")
+    limits = bounds.as_json()
+    wording = " and ".join(f"{_WORDS[name]} {value}" for name, value in limits.items())
+
+    def measure(facts: Facts, registries: Registries, findings: RuleFindings) -> _Measured:
+        amount = _amount_of(rule, facts)
+        if isinstance(amount, _Measured):
+            unmeasured = amount
+            if amount_only:
+                return unmeasured
+            # Out of its own measure it does not fire whatever the amount; else the amount decides, and is unknown.
+            measured = own(facts, registries, findings)
+            return measured if measured.fires is False else unmeasured
+        if not bounds.hold(amount):
+            return _Measured(False, "", {})
+        if not amount_only:
+            return own(facts, registries, findings)
+        details = {"amount": _text(amount), "currency": rule.currency, **limits}
+        return _Measured(True, f"the amount {_text(amount)} {rule.currency} is {wording}", details)
+
+    return measure
+
+
+_WORDS = {"min": "at least", "above": "above", "max": "at most", "below": "below"}
+
+
+def _selected(rule: Rule) -> _Measure:
+    """AGENT_SCOPE and CATEGORY_BLOCKLIST without bounds: the selectors are the measure."""
+
+    def measure(facts: Facts, registries: Registries, findings: RuleFindings) -> _Measured:
+        category = facts.action.category
+        if rule.type == "CATEGORY_BLOCKLIST":
+            return _Measured(True, f"category `{category}` is blocked", {"category": category})
+        agent = facts.agent.root.name
+        where = f" for category `{category}`" if rule.categories else ""
+        return _Measured(True, f"agent `{agent}` is limited{where}", {"agent": agent, "category": category})
+
+    return measure
+
+
+def _time_window(rule: Rule) -> _Measure:
+    zone = load_zone(rule.timezone or "UTC")
+    days = frozenset(rule.days or DAYS)
+    start, end, inside = rule.start, rule.end, rule.when == "inside"
+    hours = f"{start // 60:02d}:{start % 60:02d}-{end // 60:02d}:{end % 60:02d}"
+    window = f"{', '.join(rule.days) or 'any day'} {hours} {rule.timezone}"
+
+    def measure(facts: Facts, registries: Registries, findings: RuleFindings) -> _Measured:
+        local = facts.now.astimezone(zone)
+        minute, weekday = local.hour * 60 + local.minute, local.weekday()
+        if start < end:
+            within = start <= minute < end and DAYS[weekday] in days
+        else:
+            # Overnight: the hours after midnight belong to the day on which the window opened.
+            within = (minute >= start and DAYS[weekday] in days) or (minute < end and DAYS[weekday - 1] in days)
+        if within is not inside:
+            return _Measured(False, "", {})
+        at = f"{DAYS[weekday]} {local:%H:%M}"
+        return _Measured(True, f"{at} is {'in' if inside else 'out'}side {window}", {"time": at, "window": window})
+
+    return measure
+
+
+def _whitelist(rule: Rule) -> _Measure:
+    values = frozenset(rule.values)
+
+    def measure(facts: Facts, registries: Registries, findings: RuleFindings) -> _Measured:
+        beneficiary = facts.action.beneficiary
+        if beneficiary is None:
+            return _Measured(None, "the action names no beneficiary", {"beneficiary": None}, "beneficiary")
+        details: dict[str, Any] = {"beneficiary": beneficiary}
+        if rule.registry is None:
+            known = beneficiary in values
+            return _Measured(not known, f"beneficiary `{beneficiary}` is not on the list", details)
+        details["registry"] = rule.registry
+        entry = _entry(registries, rule.registry, beneficiary)
+        if entry is None:
+            return _Measured(True, f"beneficiary `{beneficiary}` is not in `{rule.registry}`", details)
+        if rule.require_tag is None:
+            return _Measured(False, "", {})
+        tags = entry.get("tags")
+        tagged = isinstance(tags, list | tuple | set | frozenset) and rule.require_tag in tags
+        details["require_tag"] = rule.require_tag
+        return _Measured(not tagged, f"beneficiary `{beneficiary}` is not tagged `{rule.require_tag}`", details)
+
+    return measure
+
+
+def _entry(registries: Registries, registry: str, value: str) -> Mapping[str, Any] | None:
+    entry = (registries.get(registry) or {}).get(value)
+    return entry if isinstance(entry, Mapping) else None
+
+
+def _daily_cap(rule: Rule, part_id: str) -> _Measure:
+    zone_name = rule.timezone or "UTC"
+    zone = None if zone_name == "UTC" else load_zone(zone_name)
+    counter = rule.counter or f"{part_id}/{rule.priority}"
+    currency = rule.currency or ""
+    # A cap that asks a person is only counted: what the person approves may pass it.
+    hard = rule.effect == "REJECT"
+
+    def measure(facts: Facts, registries: Registries, findings: RuleFindings) -> _Measured:
+        amount = _amount_of(rule, facts)
+        if isinstance(amount, _Measured):
+            return amount
+        subjects = _subjects(rule, facts)
+        if not subjects:
+            return _Measured(None, f"the action names no {rule.per}", {rule.per: None}, rule.per)
+        cap = rule.cap if rule.cap_from is None else _cap_from(rule, facts, registries)
+        date = facts.now.astimezone(zone or UTC).date().isoformat()
+        highest = Decimal(0)
+        for subject in subjects:
+            key = f"{counter}|{rule.per}:{subject.translate(_ESCAPES)}|{date}@{zone_name}|{currency}"
+            highest = max(highest, facts.usage(key))
+            scope = {
+                "counter": counter,
+                "per": rule.per,
+                "subject": subject,
+                "date": date,
+                "timezone": zone_name,
+                "currency": currency,
+            }
+            charge = Charge(key, amount, cap if hard else None, rule.release_on_failure, scope)
+            _charge(findings.charges, charge)
+        if cap is None:
+            why = f"beneficiary `{facts.action.beneficiary}` has no `{rule.cap_from}` in `{rule.registry}`"
+            return _Measured(None, why, {"cap_from": rule.cap_from}, None)
+        total = highest + amount
+        if total <= cap:
+            return _Measured(False, "", {})
+        details = {
+            "amount": _text(amount),
+            "used": _text(highest),
+            "cap": _text(cap),
+            "remaining": _text(max(cap - highest, Decimal(0))),
+            "currency": currency,
+            "per": rule.per,
+            "date": date,
+            "timezone": zone_name,
+        }
+        why = f"{_text(amount)} {currency} on top of today's {_text(highest)} would exceed the daily cap of {_text(cap)}"
+        return _Measured(True, why, details)
+
+    return measure
+
+
+_ESCAPES = str.maketrans({"%": "%25", "|": "%7C"})
+
+
+def _subjects(rule: Rule, facts: Facts) -> tuple[str, ...]:
+    if rule.per == "agent":
+        agent = facts.agent
+        return (agent.id,) if not agent.ancestors else tuple(dict.fromkeys(member.id for member in agent.lineage))
+    if rule.per == "organisation":
+        return ("all",)
+    subject = facts.action.beneficiary if rule.per == "beneficiary" else facts.action.category
+    return () if subject is None else (subject,)
+
+
+def _cap_from(rule: Rule, facts: Facts, registries: Registries) -> Decimal | None:
+    assert rule.registry is not None
+    assert rule.cap_from is not None
+    value: Any = _entry(registries, rule.registry, facts.action.beneficiary or "")
+    for name in rule.cap_from.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    try:
+        return None if value is None else parse_amount(value)
+    except InvalidRequestError:
+        return None
+
+
+def _charge(charges: dict[str, Charge], charge: Charge) -> None:
+    """Add a charge. Rules that share a counter charge it once, under the lowest cap, released only if all say so."""
+    other = charges.get(charge.key)
+    if other is not None:
+        caps = [cap for cap in (other.cap, charge.cap) if cap is not None]
+        release = other.release_on_failure and charge.release_on_failure
+        charge = Charge(charge.key, charge.amount, min(caps, default=None), release, charge.scope)
+    charges[charge.key] = charge
+
+
+def _text(amount: Decimal) -> str:
+    return format(amount, "f")
