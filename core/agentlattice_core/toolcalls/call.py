@@ -28,8 +28,11 @@ class ToolCall:
     `arguments` is what the tool will receive: a mapping, or the raw text the model wrote (then it must be a JSON
     object). `schema` is the tool's JSON Schema or pydantic model, used to canonicalise the arguments where the framework
     shows the gate raw ones. `identity` is the framework's own stable identity of this call, such as
-    `thread/checkpoint namespace/tool call id`; None means that there is none, and the call is not idempotent. `target` is the tool object or
-    function, on which the mapping looks for what `@governed` left. `run`, `on_behalf_of` and `context` say who acts.
+    `thread/checkpoint namespace/tool call id`; None means that there is none, and the call is not idempotent. `attempt`
+    counts the framework's own retries of the same call, from 1. `target` is the tool object or function, on which the
+    mapping looks for what `@governed` left. `run`, `on_behalf_of` and `context` say who acts; `context` holds ids (text
+    and whole numbers), never secrets. `injected` names the arguments that the framework itself adds (runtime, state,
+    store): they are neither decided on nor recorded, and not in the permit's arguments.
     """
 
     framework: str
@@ -44,15 +47,17 @@ class ToolCall:
     run: str | None = None
     on_behalf_of: str | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
+    injected: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
 class Permit:
     """The right to run the tool once, with exactly the arguments that were decided on.
 
-    `action_id` is the action's id in the log and the idempotency key for the tool. `arguments` are the arguments as
-    decided (parsed, if the call carried text). Call exactly one of `succeeded`, `failed` or `abandoned`; none of them
-    waits for the disk.
+    `action_id` is the action's id in the log and the idempotency key for the tool. `arguments` are the arguments as the
+    framework gave them, parsed if the call carried text, as a copy of their own; `arguments_digest` commits to their
+    canonical form (validated against the tool's schema), which is what was decided on. Call exactly one of
+    `succeeded`, `failed` or `abandoned`; none of them waits for the disk, and only the first one counts.
     """
 
     action_id: str
@@ -60,7 +65,12 @@ class Permit:
     arguments_digest: str
     result: ActionResult
     _report: Callable[[str, str | None], None] = field(repr=False)
+    _digest: Callable[[Mapping[str, Any] | str | bytes], str | None] = field(repr=False)
     _reported: bool = field(default=False, repr=False)
+
+    def covers(self, arguments: Mapping[str, Any] | str | bytes) -> bool:
+        """Whether `arguments`, about to be used, are the ones that were decided on. Never raises."""
+        return self._digest(arguments) == self.arguments_digest
 
     def succeeded(self) -> None:
         """The tool returned."""
@@ -68,7 +78,10 @@ class Permit:
 
     def failed(self, error: BaseException | str) -> None:
         """The tool raised, or returned what its framework calls an error."""
-        self._once("failed", str(error)[:1000] if isinstance(error, str) else f"{type(error).__name__}: {error}"[:1000])
+        self._once(
+            "failed",
+            str(error)[:1000] if isinstance(error, str) else f"{type(error).__name__}: {error}"[:1000],
+        )
 
     def abandoned(self, why: str) -> None:
         """Nobody can say whether the tool ran to its end (cancelled, suspended inside): the claim reads `unknown`."""

@@ -1,0 +1,329 @@
+"""What a tool will receive, as plain JSON that everybody reads the same way.
+
+- Arguments are one JSON object. Text must be strict JSON (RFC 8259, no NaN, no member twice); a mapping must hold plain
+  values. Everything else raises `InvalidRequestError`, so that nothing is guessed, cut or overwritten.
+- A number that this process cannot hold exactly is refused, not rounded.
+- A pydantic model as `schema` is what the tool itself validates with: aliases, coercion and defaults are applied here
+  exactly as there, so that policy sees what the tool will see. Members the model does not know never reach the tool; they
+  are not decided on, and their names are kept in `ignored`. JSON Schema is left to the framework that enforces it.
+- A default that differs from call to call (a new id, the time) is not known before the call and is left out.
+- The digest is SHA-256 over the canonical arguments: members sorted, no white space.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from agentlattice_core.actions import MAX_DEPTH, MAX_PAYLOAD_BYTES, check_json
+from agentlattice_core.errors import InvalidRequestError
+
+__all__ = ["Arguments", "canonical_arguments", "digest_of", "lenient_arguments", "plain_json"]
+
+_WHERE = "arguments"
+_EXACT = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
+_PLAIN_ONLY = (
+    _EXACT
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+# pydantic shows every SecretStr as this, so two different secrets would otherwise have one digest.
+_HIDDEN = b'"**********"'
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of one call.
+
+    `given` is what the framework passes on, parsed and copied. `decided` is the same as the tool will see it: validated,
+    with aliases, coercion and defaults applied; it is what policy reads and the log records. `encoded` is the canonical
+    text of `decided`, `digest` commits to it, `ignored` names the members the tool's schema does not know. `hidden` says
+    that the schema itself hides values (SecretStr); the digest then commits to `given` as well.
+    """
+
+    given: dict[str, Any]
+    decided: dict[str, Any]
+    encoded: bytes
+    digest: str
+    ignored: tuple[str, ...] = ()
+    hidden: bool = False
+
+    def copy(self) -> dict[str, Any]:
+        """A fresh copy of `decided`, for code that may change it."""
+        copied: dict[str, Any] = orjson.loads(self.encoded)
+        return copied
+
+
+def canonical_arguments(
+    raw: Mapping[str, Any] | str | bytes,
+    schema: Any = None,
+    injected: frozenset[str] = frozenset(),
+) -> Arguments:
+    """Read `raw`, the arguments as a mapping or as the text a model wrote.
+
+    `schema` is the tool's pydantic model class, or anything else (then nothing is validated). `injected` names members
+    the framework adds, which are left out. Empty text means no arguments. Raises InvalidRequestError saying what is wrong and where.
+    """
+    if isinstance(raw, str | bytes | bytearray):
+        members: Mapping[str, Any] = _parsed(raw)
+    elif isinstance(raw, Mapping):
+        members = raw
+    else:
+        raise InvalidRequestError(
+            f"{_WHERE}: a value of type `{type(raw).__name__}` is not an object with members"
+        )
+    if injected and not injected.isdisjoint(members):
+        members = {name: value for name, value in members.items() if name not in injected}
+    given, encoded = _plain_copy(members)
+    if not _is_model(schema):
+        return Arguments(given, given, encoded, hashlib.sha256(encoded).hexdigest())
+    decided, ignored = _validated(schema, given)
+    given_encoded = encoded
+    decided, encoded = _plain_copy(decided)
+    hidden = _HIDDEN in encoded
+    hashed = encoded + given_encoded if hidden else encoded
+    return Arguments(given, decided, encoded, hashlib.sha256(hashed).hexdigest(), ignored, hidden)
+
+
+def digest_of(value: Any) -> str:
+    """The digest (64 hex digits) of a plain JSON value."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def lenient_arguments(raw: Mapping[str, Any] | str | bytes, injected: frozenset[str]) -> dict[str, Any]:
+    """The arguments as a framework would read them, for observe mode, where nothing is refused. Never raises."""
+    if isinstance(raw, Mapping):
+        return {name: value for name, value in raw.items() if name not in injected}
+    try:
+        parsed = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def plain_json(value: Any, where: str) -> Any:
+    """`value` as plain JSON, dates and the like in their usual text form. Raises InvalidRequestError for what is not JSON."""
+    plain = _plain(value, 0)
+    check_json(plain, where)
+    return plain
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def _parsed(text: str | bytes | bytearray) -> dict[str, Any]:
+    if len(text) > MAX_PAYLOAD_BYTES:
+        raise InvalidRequestError(f"{_WHERE}: larger than {MAX_PAYLOAD_BYTES} bytes")
+    if not isinstance(text, str):
+        try:
+            text = bytes(text).decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError(f"{_WHERE}: not UTF-8 text at byte {error.start}") from None
+    if not text.strip(" \t\r\n"):
+        return {}
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        raise InvalidRequestError(f"{_WHERE}: nested deeper than {MAX_DEPTH} levels") from None
+    except json.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"{_WHERE}: not valid JSON at line {error.lineno} column {error.colno} ({error.msg.lower()})"
+        ) from None
+    except ValueError:
+        # The interpreter refuses to read integers of thousands of digits.
+        raise InvalidRequestError(
+            f"{_WHERE}: a number is too large to be exact in JSON; send it as text"
+        ) from None
+    if not isinstance(value, dict):
+        raise InvalidRequestError(
+            f'{_WHERE}: must be a JSON object such as {{"name": "value"}}, not {_noun(value)}'
+        )
+    return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidRequestError(f"{_WHERE}: member `{_short(name)}` appears twice")
+            seen.add(name)
+    return members
+
+
+def _exact_float(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")) or Decimal(text) != Decimal(repr(number)):
+        raise InvalidRequestError(
+            f"{_WHERE}: number `{_short(text)}` cannot be held exactly; send it as text"
+        )
+    return number
+
+
+def _not_a_number(text: str) -> Any:
+    raise InvalidRequestError(f"{_WHERE}: `{text}` is not a number in JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_members, parse_float=_exact_float, parse_constant=_not_a_number, strict=True
+)
+
+
+def _noun(value: Any) -> str:
+    if value is None:
+        return "null"
+    return {list: "a list", str: "text", bool: "true or false"}.get(type(value), "a number")
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+def _plain_copy(members: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """A deep copy of plain JSON and its canonical text. The common case never walks the values in Python."""
+    try:
+        encoded = orjson.dumps(members, option=_PLAIN_ONLY)
+    except (TypeError, ValueError, RecursionError):
+        encoded = b""
+    # `null` may stand for NaN, `\u0000` for NUL, and brackets count the depth; each is only a hint to look closer.
+    if (
+        encoded
+        and b"null" not in encoded
+        and b"\\u0000" not in encoded
+        and encoded.count(b"{") + encoded.count(b"[") <= MAX_DEPTH
+        and len(encoded) < MAX_PAYLOAD_BYTES // 8
+    ):
+        copied: dict[str, Any] = orjson.loads(encoded)
+        return copied, encoded
+    copied = _plain(members, 0)
+    check_json(copied, _WHERE)
+    return copied, orjson.dumps(copied, option=_EXACT)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """`value` with the common Python types turned into what JSON calls them; what has no such form stays and is refused."""
+    if depth > MAX_DEPTH:
+        raise InvalidRequestError(f"{_WHERE}: nested deeper than {MAX_DEPTH} levels")
+    kind = type(value)
+    if kind is str or value is None or kind is bool or kind is int or kind is float:
+        return value
+    if isinstance(value, Mapping):
+        return {_name(name): _plain(member, depth + 1) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member, depth + 1) for member in value]
+    if isinstance(value, Enum):
+        return _plain(value.value, depth + 1)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    dump = getattr(kind, "model_dump", None)
+    if callable(dump):
+        return _plain(_called(lambda: dump(value, mode="json"), kind.__name__), depth + 1)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)
+        }
+    raise InvalidRequestError(f"{_WHERE}: a value of type `{kind.__name__}` is not JSON")
+
+
+def _name(name: Any) -> str:
+    if type(name) is str:
+        return name
+    raise InvalidRequestError(f"{_WHERE}: member name `{_short(name)}` is not text")
+
+
+# --- schema ---------------------------------------------------------------------------------------------------------
+
+
+def _is_model(schema: Any) -> bool:
+    return isinstance(schema, type) and hasattr(schema, "model_validate") and hasattr(schema, "model_fields")
+
+
+def _validated(model: Any, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    try:
+        instance = model.model_validate(given)
+        decided = instance.model_dump(mode="json")
+        unset = set(model.model_fields) - instance.model_fields_set
+    except Exception as error:
+        raise InvalidRequestError(f"{_WHERE}: {_problem(error)}") from None
+    for name in unset:
+        if not _same_each_time(model.model_fields[name]):
+            decided.pop(name, None)
+    known = _known_names(model)
+    extra = getattr(instance, "model_extra", None) or {}
+    ignored = tuple(sorted(name for name in given if name not in known and name not in extra))
+    return decided, ignored
+
+
+def _same_each_time(field: Any) -> bool:
+    factory = getattr(field, "default_factory", None)
+    if factory is None:
+        return True
+    try:
+        return bool(factory() == factory())
+    except Exception:
+        return False
+
+
+def _known_names(model: Any) -> set[str]:
+    """Every top-level member name from which `model` may fill a field."""
+    names = set(model.model_fields)
+    for field in model.model_fields.values():
+        for alias in (field.alias, field.validation_alias):
+            for choice in getattr(alias, "choices", None) or [alias]:
+                first = getattr(choice, "path", [choice])[0]
+                if isinstance(first, str):
+                    names.add(first)
+    return names
+
+
+def _problem(error: Exception) -> str:
+    """A validator's complaint in one line, without the values it complains about: they may be secret."""
+    details = getattr(error, "errors", None)
+    if callable(details):
+        try:
+            problems = details(include_input=False, include_url=False, include_context=False)
+            lines = [
+                f"`{_short('.'.join(str(part) for part in problem['loc']) or 'arguments')}`: {_short(problem['msg'], 160)}"
+                for problem in problems[:5]
+            ]
+        except Exception:
+            lines = []
+        if lines:
+            more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+            return "; ".join(lines) + more
+    return f"the tool's schema refuses them ({type(error).__name__})"
+
+
+def _called(function: Callable[[], Any], name: str) -> Any:
+    try:
+        return function()
+    except Exception:
+        raise InvalidRequestError(f"{_WHERE}: a value of type `{name}` cannot be written as JSON") from None
+
+
+def _short(value: Any, length: int = 80) -> str:
+    try:
+        text = str(value)
+    except Exception:
+        text = f"a value of type {type(value).__name__}"
+    text = " ".join(text.encode("ascii", "backslashreplace").decode().replace("\0", "\\0").split())
+    return text if len(text) <= length else text[: length - 3] + "..."

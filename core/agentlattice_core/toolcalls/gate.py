@@ -1,0 +1,461 @@
+"""The gate before every tool call: one question, answered with a permit or a denial.
+
+- It raises nothing: a refusal is a `Denial`, and so is a core that cannot decide or cannot record (`NOT_RECORDED`).
+  Only cancellation passes through, and leaves nothing running behind it.
+- A permit means that the action is in the log and that this caller, and nobody else, holds its claim. An answer that was
+  given before (`replayed`) never gives a second one.
+- A call with an identity is idempotent: its event id is framework, identity, tool, digest of the recorded arguments, and
+  attempt. A call without one is a new action each time.
+- `wait` blocks until a person has decided; `defer` answers `pending` at once. A call that is pending is remembered:
+  when the same arguments come again for the same tool, run and end user, the earlier approval is claimed instead of
+  asking a second time. One approval lets one call run.
+- In observe mode it answers with a permit whatever policy said, and also when the core fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from agentlattice_core.errors import (
+    AgentLatticeDeniedError,
+    AgentLatticeError,
+    AgentLatticeTimeoutError,
+    EventIdConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+)
+from agentlattice_core.results import ActionResult
+from agentlattice_core.toolcalls.arguments import (
+    Arguments,
+    canonical_arguments,
+    digest_of,
+    lenient_arguments,
+    plain_json,
+)
+from agentlattice_core.toolcalls.call import Denial, OnApproval, Permit, ToolCall
+from agentlattice_core.toolcalls.deferrals import DeferralKey, Deferrals
+from agentlattice_core.toolcalls.denial import denial_from_result, refusal
+from agentlattice_core.toolcalls.governance import GovernanceClient
+from agentlattice_core.toolcalls.mapping import (
+    ActionTable,
+    MappedAction,
+    MappingError,
+    ToolMapping,
+    default_action_type,
+)
+from agentlattice_core.toolcalls.redaction import Redactor, redact_text
+
+__all__ = ["ToolGate"]
+
+_log = logging.getLogger("agentlattice")
+
+_MAX_EVENT_ID: Final = 1024
+_MAX_REMEMBERED: Final = 4096
+_Ask = tuple[str, tuple[Any, ...], dict[str, Any]]
+_Answer = Permit | Denial
+_Asking = Generator[_Ask, ActionResult, _Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A call, ready to be decided on."""
+
+    call: ToolCall
+    mapping: ToolMapping
+    arguments: Arguments
+    action: MappedAction
+    context: dict[str, Any]
+
+    @property
+    def deferral_key(self) -> DeferralKey:
+        """What makes a later call the same question."""
+        call = self.call
+        return (
+            call.framework,
+            call.run,
+            call.on_behalf_of,
+            call.tool,
+            self.mapping.action_type,
+            self.arguments.digest,
+        )
+
+
+class ToolGate:
+    """Decides on tool calls with `client`.
+
+    - `actions`: an `ActionTable`, what one is built from, or the path of a YAML file: mappings for tools one does not own.
+    - `redact`: paths to redact beside what is recognised as secret; see `redaction`.
+    - `on_approval`: `wait` or `defer`; `pause` is the adapters' own and acts as `wait` here.
+    - `approval_timeout`: the longest this gate waits for a person, in seconds; None waits until the approval's own
+      deadline. A call that is still pending then is answered with a denial of status `pending`.
+
+    Raises ValueError or InvalidRequestError when it is built with something that cannot work.
+    """
+
+    def __init__(
+        self,
+        client: GovernanceClient,
+        *,
+        actions: ActionTable | Mapping[Any, Any] | str | Path | None = None,
+        redact: tuple[str, ...] | list[str] = (),
+        on_approval: OnApproval = "wait",
+        approval_timeout: float | None = None,
+    ) -> None:
+        if on_approval not in get_args(OnApproval):
+            raise ValueError(f"on_approval `{on_approval}` is not one of {', '.join(get_args(OnApproval))}")
+        if approval_timeout is not None and not approval_timeout >= 0:
+            raise ValueError(f"approval_timeout `{approval_timeout}` is not a number of seconds")
+        self.client = client
+        self.actions = ActionTable.of(actions)
+        self.redactor = Redactor(redact)
+        self.on_approval: OnApproval = on_approval
+        self.approval_timeout = approval_timeout
+        self._redactors: dict[tuple[str, ...], Redactor] = {(): self.redactor}
+        self._mappings: dict[str, ToolMapping] = {}
+        self._deferrals = Deferrals()
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    def authorize_sync(self, call: ToolCall) -> Permit | Denial:
+        """Decide on `call`. Blocks while a person is asked, if the gate waits for approvals. Never raises for a refusal."""
+        return self._answer_sync(call, self._authorize(call))
+
+    async def authorize(self, call: ToolCall) -> Permit | Denial:
+        """As `authorize_sync`, without blocking the event loop."""
+        return await self._answer(call, self._authorize(call))
+
+    def refuse_sync(self, call: ToolCall, reason: str, message: str) -> Denial:
+        """Refuse `call` without asking policy, and record the attempt.
+
+        For what an adapter itself must refuse: `reason` is a code such as `NOT_COVERABLE`, `message` one line for the
+        model. In observe mode it is refused all the same: the adapter asks only for what cannot run.
+        """
+        answer = self._drive_sync(self._refuse(call, self._action_type(call), reason, message))
+        assert isinstance(answer, Denial)
+        return answer
+
+    async def refuse(self, call: ToolCall, reason: str, message: str) -> Denial:
+        """As `refuse_sync`."""
+        answer = await self._drive(self._refuse(call, self._action_type(call), reason, message))
+        assert isinstance(answer, Denial)
+        return answer
+
+    def resolve(self, tool: str, target: object | None = None) -> ToolMapping:
+        """The mapping that a call of `tool` will be given; decides and records nothing.
+
+        Raises InvalidRequestError for a tool without a name.
+        """
+        actions = self.actions
+        found = actions.own(tool, target)
+        if found is not None:
+            return found
+        found = self._mappings.get(tool)
+        if found is None:
+            found = actions.find_glob(tool) or ToolMapping(default_action_type(tool))
+            if len(self._mappings) >= _MAX_REMEMBERED:  # models invent tool names
+                self._mappings.clear()
+            self._mappings[tool] = found
+        return found
+
+    # --- deciding: each step yields what to ask the client, so that both twins share every line ----------------------
+
+    def _authorize(self, call: ToolCall) -> _Asking:
+        try:
+            prepared = self._prepare(call)
+        except MappingError as error:
+            return (yield from self._refuse(call, self._action_type(call), "MAPPING_FAILED", error.message))
+        except InvalidRequestError as error:
+            return (
+                yield from self._refuse(call, self._action_type(call), "INVALID_ARGUMENTS", error.message)
+            )
+        event_id = prepared.action.options.event_id
+        deferrals = self._deferrals
+        if deferrals:
+            earlier = deferrals.claimed(event_id)
+            if earlier is not None:
+                return self._already(prepared, (yield ("claim", (earlier,), {})))
+            key = prepared.deferral_key
+            for action_id in deferrals.open(key):
+                result = yield ("claim", (action_id,), {})
+                answer = yield from self._resume(prepared, result)
+                if answer is None:
+                    deferrals.drop(key, action_id)
+                    continue
+                if isinstance(answer, Permit):
+                    deferrals.claimed_by(event_id, action_id)
+                if isinstance(answer, Permit) or answer.status != "pending":
+                    deferrals.drop(key, action_id)
+                return answer
+        try:
+            result = yield (
+                "execute",
+                (prepared.mapping.action_type, prepared.action.options),
+                {"context": prepared.context, "trusted": prepared.action.trusted},
+            )
+        except InvalidRequestError as error:
+            reason = "MAPPING_FAILED" if prepared.mapping.computes else "INVALID_ARGUMENTS"
+            return (yield from self._refuse(call, prepared.mapping.action_type, reason, error.message))
+        if result.observed:
+            return self._permit(prepared, result)
+        if result.claim is not None and (result.replayed or result.status != "executed"):
+            return self._already(prepared, result)
+        if result.status != "requested":
+            return self._settled(prepared, result)
+        if result.replayed and self.on_approval == "defer":
+            result = yield ("claim", (result.audit_event_id,), {})
+        answer = yield from self._resume(prepared, result)
+        if answer is None:
+            return self._already(prepared, result)
+        if isinstance(answer, Denial) and answer.status == "pending":
+            deferrals.add(prepared.deferral_key, result.audit_event_id)
+        return answer
+
+    def _resume(
+        self, prepared: _Prepared, result: ActionResult
+    ) -> Generator[_Ask, ActionResult, _Answer | None]:
+        """Go on from the answer about an approval; None if another call holds its claim."""
+        if result.status == "requested" and self.on_approval != "defer" and result.approval_id is not None:
+            asked = result
+            result = yield ("await_approval", (result.approval_id, self.approval_timeout), {})
+            if result.status == "requested":
+                result = asked
+        if result.status == "executed" and not _held(result):
+            return None
+        return self._settled(prepared, result)
+
+    def _settled(self, prepared: _Prepared, result: ActionResult) -> _Answer:
+        if result.observed or _held(result):
+            return self._permit(prepared, result)
+        if result.status == "executed":
+            return self._already(prepared, result)
+        return denial_from_result(
+            result,
+            tool=prepared.call.tool,
+            action_type=prepared.mapping.action_type,
+            constant=prepared.action.constant,
+        )
+
+    def _already(self, prepared: _Prepared, result: ActionResult) -> Denial:
+        return denial_from_result(
+            result, tool=prepared.call.tool, action_type=prepared.mapping.action_type, executed=True
+        )
+
+    def _refuse(self, call: ToolCall, action_type: str, reason: str, message: str) -> _Asking:
+        message = redact_text(message)
+        context = _context(call, None)
+        result = yield ("record_refusal", (action_type, reason, message), {"context": context})
+        return refusal(
+            reason, message, tool=call.tool, action_type=action_type, action_id=result.audit_event_id
+        )
+
+    # --- one call ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self, call: ToolCall) -> _Prepared:
+        mapping = self.resolve(call.tool, call.target)
+        arguments = canonical_arguments(call.arguments, call.schema, call.injected)
+        redactor = self._redactors.get(mapping.redact)
+        if redactor is None:
+            redactor = self._redactors[mapping.redact] = self.redactor.including(mapping.redact)
+        decided = arguments.decided
+        shown = redactor.redact(decided)
+        digest = arguments.digest if shown is decided and not arguments.hidden else digest_of(shown)
+        event_id = None if call.identity is None else _event_id(call, digest)
+        action = mapping.build(shown, arguments.copy, call.on_behalf_of, event_id)
+        if mapping.computes:
+            _redact_computed(action, redactor)
+        context = _context(call, digest)
+        if arguments.ignored:
+            context["ignored_arguments"] = [redact_text(name) for name in arguments.ignored]
+        return _Prepared(call, mapping, arguments, action, context)
+
+    def _permit(self, prepared: _Prepared, result: ActionResult) -> Permit:
+        arguments, call = prepared.arguments, prepared.call
+        return Permit(
+            result.audit_event_id,
+            arguments.given,
+            arguments.digest,
+            result,
+            partial(self._record_outcome, result.audit_event_id),
+            partial(_digest, call.schema, call.injected),
+        )
+
+    def _record_outcome(self, action_id: str, outcome: str, message: str | None) -> None:
+        if message is not None:
+            message = redact_text(message.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
+        try:
+            self.client.record_outcome(action_id, outcome, message)
+        except Exception:
+            # The tool has run: nothing is gained by breaking its caller, and a lost outcome reads `unknown`, which is true.
+            _log.warning("the outcome of action `%s` could not be recorded", action_id, exc_info=True)
+
+    def _action_type(self, call: ToolCall) -> str:
+        try:
+            return self.resolve(call.tool, call.target).action_type
+        except InvalidRequestError:
+            return "tool"
+
+    # --- driving ----------------------------------------------------------------------------------------------------
+
+    def _answer_sync(self, call: ToolCall, asking: _Asking) -> _Answer:
+        try:
+            answer = self._drive_sync(asking)
+        except Exception as error:
+            answer = self._failed(call, error)
+        return self._observed(call, answer) if isinstance(answer, Denial) else answer
+
+    async def _answer(self, call: ToolCall, asking: _Asking) -> _Answer:
+        try:
+            answer = await self._drive(asking)
+        except Exception as error:
+            answer = self._failed(call, error)
+        return self._observed(call, answer) if isinstance(answer, Denial) else answer
+
+    def _drive_sync(self, asking: _Asking) -> _Answer:
+        client = self.client
+        try:
+            name, arguments, options = next(asking)
+            while True:
+                try:
+                    result = getattr(client, f"{name}_sync")(*arguments, **options)
+                except Exception as error:
+                    name, arguments, options = asking.throw(error)
+                else:
+                    name, arguments, options = asking.send(result)
+        except StopIteration as done:
+            answer: _Answer = done.value
+            return answer
+
+    async def _drive(self, asking: _Asking) -> _Answer:
+        client = self.client
+        try:
+            name, arguments, options = next(asking)
+            while True:
+                try:
+                    result = await getattr(client, name)(*arguments, **options)
+                except Exception as error:
+                    name, arguments, options = asking.throw(error)
+                else:
+                    name, arguments, options = asking.send(result)
+        except StopIteration as done:
+            answer: _Answer = done.value
+            return answer
+
+    # --- when it goes wrong -----------------------------------------------------------------------------------------
+
+    def _failed(self, call: ToolCall, error: Exception) -> Denial:
+        tool, action_type = call.tool, self._action_type(call)
+        if isinstance(error, AgentLatticeDeniedError):
+            denied = ActionResult(
+                "denied",
+                error.audit_event_id or "",
+                approval_id=error.approval_id,
+                denial_reason=error.reason,
+                policy_name=error.policy,
+                conditions_evaluated=error.conditions,
+            )
+            return denial_from_result(denied, tool=tool, action_type=action_type)
+        if isinstance(error, AgentLatticeTimeoutError):
+            timed_out = ActionResult("timed_out", "", approval_id=error.approval_id)
+            return denial_from_result(timed_out, tool=tool, action_type=action_type)
+        if isinstance(error, EventIdConflictError):
+            return refusal(
+                "EVENT_ID_CONFLICT", None, tool=tool, action_type=action_type, action_id=error.audit_event_id
+            )
+        if isinstance(error, ForbiddenError):
+            return refusal(error.code, None, tool=tool, action_type=action_type)
+        # What went wrong is for the operator; the model only needs to know that nothing ran. It may name files and hosts.
+        _log.error(
+            "a call of tool `%s` was denied because it could not be decided on or recorded",
+            tool,
+            exc_info=None if isinstance(error, AgentLatticeError) else error,
+        )
+        if isinstance(error, AgentLatticeError):
+            _log.error("the reason: %s", error)
+        return refusal("NOT_RECORDED", None, tool=tool, action_type=action_type)
+
+    def _observed(self, call: ToolCall, denial: Denial) -> _Answer:
+        """In observe mode nothing is withheld, whatever went wrong."""
+        if self.client.mode != "observe":
+            return denial
+        result = ActionResult(
+            "denied", denial.action_id or "", message=denial.text, denial_reason=denial.reason, observed=True
+        )
+        return Permit(
+            denial.action_id or "",
+            lenient_arguments(call.arguments, call.injected),
+            "",
+            result,
+            _nothing,
+            _no_digest,
+        )
+
+
+def _held(result: ActionResult) -> bool:
+    """Whether this answer gave its caller the claim. A replay gives nothing."""
+    return result.status == "executed" and result.claim == "started" and not result.replayed
+
+
+def _digest(schema: Any, injected: frozenset[str], arguments: Mapping[str, Any] | str | bytes) -> str | None:
+    try:
+        return canonical_arguments(arguments, schema, injected).digest
+    except InvalidRequestError:
+        return None
+
+
+def _nothing(outcome: str, message: str | None) -> None:
+    """The outcome of a call that is not in the log."""
+
+
+def _no_digest(arguments: Mapping[str, Any] | str | bytes) -> str:
+    return ""
+
+
+def _event_id(call: ToolCall, digest: str) -> str:
+    """Readable from the left, so that the ids of one conversation sort together; never longer than the core takes."""
+    tail = f":{call.tool}:{digest[:16]}:{call.attempt}"
+    event_id = f"{call.framework}:{call.identity}{tail}"
+    if len(event_id) <= _MAX_EVENT_ID:
+        return event_id
+    whole = hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{event_id[: _MAX_EVENT_ID - 65]}~{whole}"
+
+
+def _context(call: ToolCall, digest: str | None) -> dict[str, Any]:
+    """What the log says about where the call came from: ids, never contents."""
+    context: dict[str, Any] = {
+        "framework": call.framework,
+        "tool": call.tool,
+        "kind": call.kind,
+        "attempt": call.attempt,
+    }
+    if call.call_id is not None:
+        context["call_id"] = call.call_id
+    if call.run is not None:
+        context["run"] = call.run
+    if digest is not None:
+        context["arguments_digest"] = digest
+    for name, value in call.context.items():
+        if isinstance(value, str | int) and name not in context:
+            context[name] = value
+    return context
+
+
+def _redact_computed(action: MappedAction, redactor: Redactor) -> None:
+    """Callables see unredacted arguments, so what they return is redacted like everything else."""
+    options = action.options
+    try:
+        options.metadata = redactor.redact(plain_json(options.metadata, "metadata"))
+        if options.data_accessed is not None:
+            options.data_accessed = redactor.redact(plain_json(options.data_accessed, "data_accessed"))
+    except InvalidRequestError as error:
+        raise MappingError(error.message) from None
+    for name in ("currency", "beneficiary", "category"):
+        value = getattr(options, name)
+        if isinstance(value, str):
+            setattr(options, name, redact_text(value))

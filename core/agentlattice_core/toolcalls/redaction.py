@@ -1,0 +1,294 @@
+"""Secrets, taken out before anything is stored, shown or decided on.
+
+- Three ways to be recognised: the member's name (`password`, `api_key`, `authorization`, ...), a path the user gave, and
+  the shape of the text itself (keys of well-known services, bearer tokens, private keys, passwords in addresses, JWTs,
+  card numbers that pass their check digit).
+- By name or path the whole value goes, whatever is inside it; structure and nulls stay. By shape only the secret part goes.
+- What goes leaves a marker that names its kind: `[redacted]` for text, `[redacted number]`, `[redacted boolean]`. A marker
+  is text, so no condition on a number can pass by it: conditions see what the log holds.
+- Redaction never raises, changes nothing it was given, and done twice is the same as done once.
+- Matching takes linear time on any input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any, Final
+
+import re2
+
+__all__ = ["MARKER", "Redactor", "redact_text"]
+
+MARKER: Final = "[redacted]"
+_MARKER_NUMBER: Final = "[redacted number]"
+_MARKER_BOOLEAN: Final = "[redacted boolean]"
+
+_SECRET_NAMES: Final = frozenset(
+    "password passwd pwd passphrase passcode secret token api_key apikey api_token access_key accesskey secret_key "
+    "secretkey private_key privatekey access_token accesstoken refresh_token auth_token authtoken id_token session_token "
+    "session_id sessionid client_secret clientsecret authorization proxy_authorization cookie set_cookie credential "
+    "credentials bearer otp cvv cvc card_number cardnumber connection_string encryption_key signing_key webhook_secret "
+    "authentication ssn".split()
+)
+_SECRET_ENDINGS: Final = (
+    "_password",
+    "_passwd",
+    "_pwd",
+    "_passphrase",
+    "_secret",
+    "_token",
+    "_api_key",
+    "_apikey",
+    "_access_key",
+    "_secret_key",
+    "_private_key",
+    "_credential",
+    "_credentials",
+    "_authorization",
+    "_connection_string",
+)
+
+# Each shape, with the secret part as group 1. The order does not matter: every shape is applied to every suspect text.
+_SHAPES: Final = (
+    r"(?s)(-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\z))",
+    r"\b((?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ABIA|ACCA)[A-Z0-9]{16})\b",
+    r"\b(gh[pousr]_[A-Za-z0-9]{20,})",
+    r"\b(github_pat_[A-Za-z0-9_]{20,})",
+    r"\b(glpat-[A-Za-z0-9_\-]{20,})",
+    r"\b(xox[abeoprs]-[A-Za-z0-9\-]{10,})",
+    r"\b(xapp-[A-Za-z0-9\-]{10,})",
+    r"hooks\.slack\.com/(?:services|workflows)/([A-Za-z0-9/_\-]{10,})",
+    r"\b(sk-[A-Za-z0-9_\-]{20,})",
+    r"\b((?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{10,})",
+    r"\b(whsec_[A-Za-z0-9+/=]{10,})",
+    r"\b(AIza[A-Za-z0-9_\-]{35})",
+    r"\b(ya29\.[A-Za-z0-9_\-]{20,})",
+    r"\b(npm_[A-Za-z0-9]{30,})",
+    r"\b(hf_[A-Za-z0-9]{30,})",
+    r"\b(pypi-[A-Za-z0-9_\-]{50,})",
+    r"\b(eyJ[A-Za-z0-9_\-]{5,}\.[A-Za-z0-9_\-]{5,}\.[A-Za-z0-9_\-]*)",
+    r"(?i)\bbearer[ \t]+([A-Za-z0-9._~+/=\-]{16,})",
+    r"(?i)\bbasic[ \t]+([A-Za-z0-9+/]{16,}={0,2})",
+    r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s/:@\"']*:([^\s/\"']+)@",
+    r"(?i)(?:password|passwd|passphrase|secret|token|api[_\-]?key|access[_\-]?key|private[_\-]?key)"
+    r"[\"']?\s{0,4}(?:=|:)\s{0,4}[\"']?([^\s\"'&;,]{6,})",
+    r"(?i)--?(?:password|passwd|passphrase|secret|token|api[_\-]?key)[ \t]+[\"']?([^\s\"'&;,\-][^\s\"'&;,]{5,})",
+)
+_CARD_SHAPE: Final = r"\d(?:[ \-]?\d){12,18}"
+
+
+def _compiled(pattern: str) -> Any:
+    return re2.compile(pattern)
+
+
+_EACH: Final = tuple(_compiled(shape) for shape in _SHAPES)
+_ANY: Final = _compiled(
+    "|".join(f"(?:{shape})".replace("(?:(?s)", "(?s:").replace("(?:(?i)", "(?i:") for shape in _SHAPES)
+)
+_CARD: Final = _compiled(_CARD_SHAPE)
+_CARD_ISSUERS: Final = re.compile(
+    r"4\d{12}(?:\d{3})?(?:\d{3})?|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
+    r"|3[47]\d{13}|6(?:011|5\d\d|4[4-9]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}"
+)
+_LEAST_CARD: Final = 10**12
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
+
+
+def redact_text(text: str) -> str:
+    """`text` without the secrets in it; everything else as it was."""
+    if _ANY.search(text) is not None:
+        for shape in _EACH:
+            text = _without_group(shape, text)
+    if _may_hold_card(text):
+        text = _without_cards(text)
+    return text
+
+
+class Redactor:
+    """Redacts JSON values by member name, by shape, and by the paths given.
+
+    A path without a dot is a member's name at any depth, `*` in it stands for any characters: `ssn`, `x_*`. A path with
+    dots starts at the arguments: `card.number`, `items.*.code` (one step, list positions included), `**.inner` (any
+    number of steps).
+    """
+
+    __slots__ = ("_anywhere", "_paths", "paths")
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        if isinstance(paths, str):
+            raise ValueError(f"redact must be a list of paths, not the text `{paths}`")
+        self.paths: tuple[str, ...] = tuple(paths)
+        for path in self.paths:
+            if not isinstance(path, str) or not all(path.split(".")):
+                raise ValueError(f"redaction path `{path}` is empty or has an empty step")
+        self._anywhere = tuple(path for path in self.paths if "." not in path)
+        self._paths = tuple(tuple(path.split(".")) for path in self.paths if "." in path)
+
+    def including(self, paths: Iterable[str]) -> Redactor:
+        """A redactor with further paths."""
+        return Redactor((*self.paths, *paths))
+
+    def redact(self, value: Any) -> Any:
+        """`value` (plain JSON) without secrets. The very same object if there are none."""
+        return _Walk(self).run(value)
+
+    def _names(self, name: str) -> bool:
+        return _secret_name(name) or any(fnmatchcase(name, pattern) for pattern in self._anywhere)
+
+
+class _Walk:
+    """One pass over one value: first for names and paths, then, if any text is suspect, for shapes."""
+
+    __slots__ = ("_redactor", "_suspect", "_texts")
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._texts: list[str] = []
+        self._suspect = False
+
+    def run(self, value: Any) -> Any:
+        paths = self._redactor._paths
+        walked = self._named(value, tuple((path, 0) for path in paths) if paths else ())
+        joined = "\n".join(self._texts)
+        if self._suspect or _ANY.search(joined) is not None or _may_hold_card(joined):
+            return _shaped(walked)
+        return walked
+
+    def _named(self, value: Any, open_paths: tuple[tuple[tuple[str, ...], int], ...]) -> Any:
+        """Copies on write: a part in which nothing goes is returned as it is."""
+        kind = type(value)
+        if kind is str:
+            self._texts.append(value)
+            return value
+        if kind is dict:
+            changed: dict[str, Any] | None = None
+            for name, member in value.items():
+                self._texts.append(name)
+                if self._redactor._names(name):
+                    new = _marked(member)
+                else:
+                    new = self._step(name, member, open_paths) if open_paths else self._named(member, ())
+                if new is not member:
+                    if changed is None:
+                        changed = dict(value)
+                    changed[name] = new
+            return value if changed is None else changed
+        if kind is list:
+            items = [
+                self._step(str(position), item, open_paths) if open_paths else self._named(item, ())
+                for position, item in enumerate(value)
+            ]
+            return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+        if kind is int and (value >= _LEAST_CARD or value <= -_LEAST_CARD) and _is_card(str(abs(value))):
+            self._suspect = True
+        return value
+
+    def _step(self, name: str, member: Any, open_paths: tuple[tuple[tuple[str, ...], int], ...]) -> Any:
+        inner: set[tuple[tuple[str, ...], int]] = set()
+        for path, position in open_paths:
+            if _advance(path, position, name, inner):
+                return _marked(member)
+        return self._named(member, tuple(inner))
+
+
+def _advance(path: tuple[str, ...], position: int, name: str, into: set[tuple[tuple[str, ...], int]]) -> bool:
+    """Match one step; adds where the path may go on to `into`, and says whether it ends here."""
+    last = len(path) - 1
+    while path[position] == "**":
+        into.add((path, position))
+        if position == last:
+            return True
+        position += 1
+    if not fnmatchcase(name, path[position]):
+        return False
+    if position == last:
+        return True
+    into.add((path, position + 1))
+    return False
+
+
+def _marked(value: Any) -> Any:
+    """`value` with every leaf replaced by the marker of its kind."""
+    kind = type(value)
+    if kind is dict:
+        # Names inside a secret may be secrets too (`{"credentials": {"hunter2": true}}`), so shapes still apply to them.
+        return {name: _marked(member) for name, member in value.items()}
+    if kind is list:
+        return [_marked(item) for item in value]
+    if value is None:
+        return None
+    if kind is bool:
+        return _MARKER_BOOLEAN
+    if kind is str:
+        return value if value in (MARKER, _MARKER_NUMBER, _MARKER_BOOLEAN) else MARKER
+    return _MARKER_NUMBER
+
+
+def _shaped(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return redact_text(value)
+    if kind is dict:
+        members: dict[str, Any] = {}
+        for name, member in value.items():
+            new = redact_text(name)
+            base, number = new, 2
+            while new in members or (new != name and new in value):
+                new, number = f"{base} {number}", number + 1
+            members[new] = _shaped(member)
+        return members
+    if kind is list:
+        return [_shaped(item) for item in value]
+    if kind is int and _is_card(str(abs(value))):
+        return _MARKER_NUMBER
+    return value
+
+
+def _without_group(shape: Any, text: str) -> str:
+    parts: list[str] = []
+    end = 0
+    for match in shape.finditer(text):
+        start, stop = match.span(1)
+        parts += (text[end:start], MARKER)
+        end = stop
+    return "".join((*parts, text[end:])) if parts else text
+
+
+def _may_hold_card(text: str) -> bool:
+    return len(text) >= 13 and _CARD.search(text) is not None
+
+
+def _without_cards(text: str) -> str:
+    parts: list[str] = []
+    end = 0
+    for match in _CARD.finditer(text):
+        start, stop = match.span()
+        if (start and text[start - 1].isdigit()) or (stop < len(text) and text[stop].isdigit()):
+            continue  # part of a longer number
+        digits = match.group().replace(" ", "").replace("-", "")
+        if _is_card(digits):
+            parts += (text[end:start], MARKER)
+            end = stop
+    return "".join((*parts, text[end:])) if parts else text
+
+
+def _is_card(digits: str) -> bool:
+    if _CARD_ISSUERS.fullmatch(digits) is None:
+        return False
+    total = 0
+    for position, digit in enumerate(reversed(digits)):
+        number = int(digit)
+        if position % 2:
+            number = number * 2 - 9 if number > 4 else number * 2
+        total += number
+    return total % 10 == 0
+
+
+@lru_cache(maxsize=4096)
+def _secret_name(name: str) -> bool:
+    plain = _SEPARATORS.sub("_", _CAMEL.sub("_", name).lower()).strip("_")
+    return plain in _SECRET_NAMES or plain.endswith(_SECRET_ENDINGS)
