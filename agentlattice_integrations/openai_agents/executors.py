@@ -1,0 +1,230 @@
+"""Shell, apply-patch and custom tools: decided on where the SDK asks for approvals, and checked again by the executor.
+
+- `needs_approval` asks the gate. A denial goes out through `on_approval`, the SDK's own way to tell the model why a
+  call was rejected; a permitted call needs no approval, and none is recorded for it.
+- The application's own `needs_approval` and `on_approval` come first. A call that it lets pass, in whatever way (its
+  handler, `state.approve(...)`, an approval for always), is decided on by the executor, and a denial is then its output.
+- The executor runs only under a permit for exactly what it is given.
+- A patch of several operations is decided on operation by operation; one denial rejects the whole call.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from agents import ApplyPatchTool, CustomTool, LocalShellTool, RunContextWrapper, ShellTool
+from agents.editor import ApplyPatchOperation, ApplyPatchResult
+
+from agentlattice_core.toolcalls.call import Denial
+from agentlattice_integrations.openai_agents.governor import Governor, HeldPermit, run_permitted, trace_id
+
+__all__ = ["govern_apply_patch", "govern_custom", "govern_local_shell", "govern_shell"]
+
+_MAX_WAITING = 1024
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A permit for one part of a call. `part` is kept so that its id stays its own."""
+
+    call_id: str | None
+    part: object
+    held: HeldPermit
+
+
+class _Decisions:
+    """The decisions on one tool's calls, between the approval question and the executor."""
+
+    def __init__(self, governor: Governor, tool: Any) -> None:
+        self.governor = governor
+        self.tool = tool
+        self.name: str = tool.name
+        self.own_needs_approval = getattr(tool, "needs_approval", False)
+        self.own_on_approval = getattr(tool, "on_approval", None)
+        self._permits: OrderedDict[Hashable, _Waiting] = OrderedDict()
+        self._denials: OrderedDict[tuple[str | None, str], str] = OrderedDict()
+
+    def key(self, call_id: str | None, part: object) -> Hashable:
+        """What tells one part of one call from all others."""
+        return id(part) if isinstance(part, ApplyPatchOperation) else (trace_id(), call_id)
+
+    async def needs_approval(self, context: RunContextWrapper[Any], part: Any, call_id: str) -> bool:
+        """The SDK's question before it runs a call: True where somebody else must be heard, or it is denied."""
+        own = self.own_needs_approval
+        if not isinstance(own, bool):
+            own = own(context, part, call_id)
+            if inspect.isawaitable(own):
+                own = await own
+        if own:
+            return True
+        answer = await self.decide(context, part, call_id)
+        if isinstance(answer, Denial):
+            self._forget(call_id)
+            self._denials[(trace_id(), call_id)] = answer.text
+            _trim(self._denials)
+            return True
+        self._permits[self.key(call_id, part)] = _Waiting(call_id, part, answer)
+        _trim(self._permits)
+        return False
+
+    async def on_approval(self, context: RunContextWrapper[Any], item: Any) -> Any:
+        """The SDK's question when a call needs approval: the denial, or whatever the application's own handler says."""
+        denial = self._denials.pop((trace_id(), _call_id(item.raw_item) or ""), None)
+        if denial is not None:
+            return {"approve": False, "reason": denial}
+        if self.own_on_approval is None:
+            return None
+        answer = self.own_on_approval(context, item)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def take(self, context: Any, part: Any, call_id: str | None) -> HeldPermit | Denial:
+        """The permit for what is about to run: the one decided on before, or a new decision."""
+        waiting = self._permits.pop(self.key(call_id, part), None)
+        if waiting is not None and waiting.held.fits(self.name, call_id, _arguments(part)):
+            return waiting.held
+        return await self.decide(context, part, call_id)
+
+    async def decide(self, context: Any, part: Any, call_id: str | None) -> HeldPermit | Denial:
+        """Ask the gate about one part of a call."""
+        call = self.governor.tool_call(
+            self.name,
+            _arguments(part),
+            context if isinstance(context, RunContextWrapper) else None,
+            kind="executor",
+            call_id=call_id,
+            target=self.tool,
+        )
+        answer = await self.governor.decide(call)
+        return answer if isinstance(answer, Denial) else HeldPermit(answer, call)
+
+    def _forget(self, call_id: str) -> None:
+        for key in [key for key, waiting in self._permits.items() if waiting.call_id == call_id]:
+            del self._permits[key]
+
+
+def govern_shell(tool: ShellTool, governor: Governor) -> ShellTool:
+    """A governed copy of a shell tool that runs here. One with a hosted environment is not for this function."""
+    decisions = _Decisions(governor, tool)
+    governed = copy.copy(tool)
+    own_executor = tool.executor
+    assert own_executor is not None
+
+    async def executor(request: Any) -> Any:
+        held = await decisions.take(request.ctx_wrapper, request.data.action, request.data.call_id)
+        if isinstance(held, Denial):
+            return held.text
+        return await run_permitted(held, lambda: own_executor(request), _never_failed)
+
+    governed.executor = executor
+    governed.needs_approval = decisions.needs_approval
+    governed.on_approval = decisions.on_approval
+    return governed
+
+
+def govern_local_shell(tool: LocalShellTool, governor: Governor) -> LocalShellTool:
+    """A governed copy of the older local shell tool, which has no approvals: the denial is its output."""
+    decisions = _Decisions(governor, tool)
+    governed = copy.copy(tool)
+    own_executor = tool.executor
+
+    async def executor(request: Any) -> Any:
+        held = await decisions.take(request.ctx_wrapper, request.data.action, request.data.call_id)
+        if isinstance(held, Denial):
+            return held.text
+        return await run_permitted(held, lambda: own_executor(request), _never_failed)
+
+    governed.executor = executor
+    return governed
+
+
+def govern_custom(tool: CustomTool, governor: Governor) -> CustomTool:
+    """A governed copy of a custom tool; its free text is decided on as the argument `input`."""
+    decisions = _Decisions(governor, tool)
+    governed = copy.copy(tool)
+    invoke = tool.on_invoke_tool
+
+    async def on_invoke_tool(context: Any, text: str) -> Any:
+        held = await decisions.take(context, text, getattr(context, "tool_call_id", None))
+        if isinstance(held, Denial):
+            return held.text
+        return await run_permitted(held, lambda: invoke(context, text), _never_failed)
+
+    governed.on_invoke_tool = on_invoke_tool
+    governed.needs_approval = decisions.needs_approval
+    governed.on_approval = decisions.on_approval
+    return governed
+
+
+def govern_apply_patch(tool: ApplyPatchTool, governor: Governor) -> ApplyPatchTool:
+    """A governed copy of an apply-patch tool: each file operation is decided on."""
+    decisions = _Decisions(governor, tool)
+    governed = copy.copy(tool)
+    governed.editor = _GovernedEditor(tool.editor, decisions)
+    governed.needs_approval = decisions.needs_approval
+    governed.on_approval = decisions.on_approval
+    return governed
+
+
+class _GovernedEditor:
+    """The application's editor; each operation that changes a file asks for its permit."""
+
+    def __init__(self, editor: Any, decisions: _Decisions) -> None:
+        self._editor = editor
+        self._decisions = decisions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._editor, name)
+
+    async def create_file(self, operation: ApplyPatchOperation) -> Any:
+        return await self._edit("create_file", operation)
+
+    async def update_file(self, operation: ApplyPatchOperation) -> Any:
+        return await self._edit("update_file", operation)
+
+    async def delete_file(self, operation: ApplyPatchOperation) -> Any:
+        return await self._edit("delete_file", operation)
+
+    async def _edit(self, method: str, operation: ApplyPatchOperation) -> Any:
+        # The editor is not told the call's id; the permit is found by the operation itself.
+        held = await self._decisions.take(operation.ctx_wrapper, operation, None)
+        if isinstance(held, Denial):
+            return ApplyPatchResult(status="failed", output=held.text)
+        return await run_permitted(held, lambda: getattr(self._editor, method)(operation), _failed_edit)
+
+
+def _arguments(part: Any) -> Mapping[str, Any]:
+    """What is decided on: the members of the SDK's action that are set, or free text as `input`."""
+    if isinstance(part, str):
+        return {"input": part}
+    if isinstance(part, ApplyPatchOperation):
+        members = {"operation": part.type, "path": part.path, "diff": part.diff, "move_to": part.move_to}
+    elif hasattr(part, "model_dump"):
+        members = cast("dict[str, Any]", part.model_dump(mode="json"))
+    else:
+        members = {name: getattr(part, name) for name in ("commands", "timeout_ms", "max_output_length")}
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _call_id(raw: Any) -> str | None:
+    found = raw.get("call_id") if isinstance(raw, Mapping) else getattr(raw, "call_id", None)
+    return found if isinstance(found, str) else None
+
+
+def _trim(waiting: OrderedDict[Any, Any]) -> None:
+    while len(waiting) > _MAX_WAITING:
+        waiting.popitem(last=False)
+
+
+def _never_failed(_result: Any) -> None:
+    return None
+
+
+def _failed_edit(result: Any) -> str | None:
+    if isinstance(result, ApplyPatchResult) and result.status == "failed":
+        return result.output or "the editor reported a failure"
+    return None

@@ -1,0 +1,256 @@
+"""What stands before every governed tool of one `govern(...)` call: the gate, its settings, and who is acting.
+
+- A call is named by the run's trace id, the model requests so far and the tool call id; all three survive a `RunState`
+  that is resumed in another process. Without a trace (tracing is off and the run has no `trace_id`) a call has no name
+  that outlives it, and is not idempotent.
+- Inside an agent that runs as a tool, the name of the outer call stands in front.
+- The decision is a span of the SDK's trace when there is one. It holds what was decided, never arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from agents import RunContextWrapper, custom_span, get_current_trace
+from agents.tool_context import ToolContext
+
+from agentlattice_core.errors import InvalidRequestError
+from agentlattice_core.toolcalls.call import CallKind, Denial, OnApproval, Permit, ToolCall
+from agentlattice_core.toolcalls.coverage import Coverage
+from agentlattice_core.toolcalls.gate import ToolGate
+from agentlattice_core.toolcalls.governance import GovernanceClient
+from agentlattice_core.toolcalls.mapping import ActionTable
+
+__all__ = [
+    "Governor",
+    "HeldPermit",
+    "HostedTools",
+    "OnBehalfOf",
+    "Settings",
+    "enclosing_call",
+    "run_permitted",
+    "trace_id",
+]
+
+HostedTools = Literal["refuse", "allow"]
+OnBehalfOf = str | Callable[[RunContextWrapper[Any]], str | None]
+
+FRAMEWORK = "openai-agents"
+_MAX_SUSPENDED = 1024
+
+enclosing_call: ContextVar[str | None] = ContextVar("agentlattice_enclosing_call", default=None)
+"""The identity of the agent-as-tool call in which the present code runs."""
+
+
+class HeldPermit:
+    """A permit between the decision and the run of the tool.
+
+    If it is dropped without the tool having started (a hook raised, another guardrail refused), it says so in the log.
+    """
+
+    __slots__ = ("call", "error", "permit", "used")
+
+    def __init__(self, permit: Permit, call: ToolCall) -> None:
+        self.permit = permit
+        self.call = call
+        self.used = False
+        self.error: BaseException | None = None
+
+    def fits(self, tool: str, call_id: str | None, arguments: Mapping[str, Any] | str) -> bool:
+        """Whether this is the permit for that call with exactly those arguments, not used yet."""
+        return (
+            not self.used
+            and self.call.tool == tool
+            and (call_id is None or call_id == self.call.call_id)
+            and (arguments == self.call.arguments or self.permit.covers(arguments))
+        )
+
+    def drop(self) -> None:
+        """Report that the tool was not started."""
+        if not self.used:
+            self.used = True
+            self.permit.abandoned("the call was allowed, and the tool was not started")
+
+    def __del__(self) -> None:
+        self.drop()
+
+
+async def run_permitted(
+    held: HeldPermit, run: Callable[[], Any], failure: Callable[[Any], str | None]
+) -> Any:
+    """Run what was permitted (a plain or a coroutine function) and report how it ended.
+
+    `failure` says why a result that was returned is a failure all the same, or None.
+    """
+    held.used = True
+    try:
+        result = run()
+        if inspect.isawaitable(result):
+            result = await result
+    except asyncio.CancelledError:
+        held.permit.abandoned("cancelled before it ended")
+        raise
+    except BaseException as error:
+        held.permit.failed(error)
+        raise
+    why = failure(result)
+    if why is None:
+        held.permit.succeeded()
+    else:
+        held.permit.failed(why)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the caller of `govern` chose. Two calls with equal settings are the same governance."""
+
+    actions: ActionTable | Mapping[Any, Any] | str | Path | None = None
+    redact: tuple[str, ...] = ()
+    on_approval: OnApproval = "wait"
+    approval_timeout: float | None = None
+    hosted_tools: HostedTools = "refuse"
+    on_behalf_of: OnBehalfOf | None = None
+
+
+class Governor:
+    """One gate with its settings, and the coverage report of all it governs.
+
+    Raises InvalidRequestError for settings that cannot be used.
+    """
+
+    def __init__(self, al: GovernanceClient, settings: Settings) -> None:
+        if settings.on_approval == "pause":
+            raise InvalidRequestError(
+                "on_approval `pause` is not available for the OpenAI Agents SDK; use `wait` or `defer`"
+            )
+        if settings.hosted_tools not in ("refuse", "allow"):
+            raise InvalidRequestError(f"hosted_tools `{settings.hosted_tools}` is not one of refuse, allow")
+        self.al = al
+        self.settings = settings
+        self.gate = ToolGate(
+            al,
+            actions=settings.actions,
+            redact=settings.redact,
+            on_approval=settings.on_approval,
+            approval_timeout=settings.approval_timeout,
+        )
+        self.coverage = Coverage()
+        self.lock = threading.RLock()
+        self.acting: WeakKeyDictionary[RunContextWrapper[Any], Any] = WeakKeyDictionary()
+        self.suspended: OrderedDict[tuple[str | None, str, str], HeldPermit] = OrderedDict()
+        self.classes: dict[type[Any], type[Any]] = {}
+
+    def tool_call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | str,
+        context: RunContextWrapper[Any] | None,
+        *,
+        kind: CallKind,
+        call_id: str | None = None,
+        target: object | None = None,
+        schema: Any = None,
+    ) -> ToolCall:
+        """Describe one call of a tool in the run that `context` belongs to."""
+        run = trace_id() or _configured_trace_id(context)
+        return ToolCall(
+            framework=FRAMEWORK,
+            tool=tool,
+            arguments=arguments,
+            call_id=call_id,
+            identity=None if kind in ("agent", "handoff") else _identity(run, call_id, context),
+            kind=kind,
+            target=target,
+            schema=schema,
+            run=run,
+            on_behalf_of=self._on_behalf_of(context),
+            context=_who(context, run),
+        )
+
+    async def decide(self, call: ToolCall) -> Permit | Denial:
+        """Ask the gate; the answer is a span of the current trace, if there is one."""
+        with _decision_span(call.tool) as noted:
+            answer = await self.gate.authorize(call)
+            if isinstance(answer, Denial):
+                noted.update(outcome=answer.status, reason=answer.reason, action_id=answer.action_id)
+            else:
+                noted.update(outcome="permitted", action_id=answer.action_id)
+        return answer
+
+    def suspend(self, key: tuple[str | None, str, str], held: HeldPermit) -> None:
+        """Keep the permit of an agent that runs as a tool and waits inside for an approval of the SDK's own."""
+        with self.lock:
+            self.suspended[key] = held
+            while len(self.suspended) > _MAX_SUSPENDED:
+                self.suspended.popitem(last=False)[1].permit.abandoned(
+                    "suspended inside, and never continued"
+                )
+
+    def resume(self, key: tuple[str | None, str, str]) -> HeldPermit | None:
+        """The permit that `suspend` kept, once."""
+        with self.lock:
+            return self.suspended.pop(key, None)
+
+    def _on_behalf_of(self, context: RunContextWrapper[Any] | None) -> str | None:
+        told = self.settings.on_behalf_of
+        if told is None or isinstance(told, str):
+            return told
+        return told(context) if context is not None else None
+
+
+def trace_id() -> str | None:
+    """The id of the current trace, or None while tracing is off."""
+    trace = get_current_trace()
+    if trace is None:
+        return None
+    found = trace.trace_id
+    return found if found and found != "no-op" else None
+
+
+def _configured_trace_id(context: RunContextWrapper[Any] | None) -> str | None:
+    config = context.run_config if isinstance(context, ToolContext) else None
+    return config.trace_id if config is not None else None
+
+
+def _identity(run: str | None, call_id: str | None, context: RunContextWrapper[Any] | None) -> str | None:
+    if run is None or call_id is None:
+        return None
+    outer = enclosing_call.get()
+    if outer is not None:
+        # The usage of inner runs is shared with the outer one, so in parallel its count differs from run to run.
+        return f"{outer}/{call_id}"
+    requests = context.usage.requests if context is not None else 0
+    return f"{run}/{requests}/{call_id}"
+
+
+def _who(context: RunContextWrapper[Any] | None, run: str | None) -> dict[str, Any]:
+    who: dict[str, Any] = {}
+    if run is not None:
+        who["trace_id"] = run
+    if isinstance(context, ToolContext):
+        if context.agent is not None:
+            who["agent"] = context.agent.name
+        if context.run_config is not None and context.run_config.group_id:
+            who["group_id"] = context.run_config.group_id
+    return who
+
+
+@contextmanager
+def _decision_span(tool: str) -> Iterator[dict[str, Any]]:
+    noted: dict[str, Any] = {"tool": tool}
+    if trace_id() is None:
+        yield noted
+        return
+    with custom_span("agentlattice decision", noted):
+        yield noted
