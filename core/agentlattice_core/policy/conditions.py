@@ -1,11 +1,12 @@
 """Conditions, compiled once and evaluated without ever raising.
 
-- What is compiled is a *requirement*: what must hold for the good branch of a policy. For `deny` that is the opposite of
-  its conditions. Negations are pushed down to the leaves, where the operator is negated, so that a leaf with
-  `result=False` always is something that blocked, whatever it was nested in.
-- Truth has three values. A leaf whose field is missing or cannot be compared is unknown (None); groups carry it by
-  Kleene's rules; whoever asks resolves it, once, at the root, towards the stricter branch.
-- All leaves are evaluated. A group `any` that holds reports the members that made it hold; the others blocked nothing.
+- What is compiled is a *requirement*: what must hold for the good branch of a policy. For `deny` that is the
+  opposite of its conditions. Negations are pushed down to the leaves, where the operator is negated, so that
+  a leaf with `result=False` always is something that blocked, whatever it was nested in.
+- Truth has three values. A leaf whose field is missing or cannot be compared is unknown (None); groups carry
+  it by Kleene's rules; whoever asks resolves it, once, at the root, towards the stricter branch.
+- All leaves are evaluated. A group `any` that holds reports the members that made it hold; the others blocked
+  nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, TypeAlias
 
 from agentlattice_core.policy.decision import Facts
 from agentlattice_core.policy.fields import field_kind, read_field
-from agentlattice_core.policy.model import Condition, ConditionNode, Group
+from agentlattice_core.policy.model import Condition, ConditionNode
 from agentlattice_core.policy.operators import NEGATED, compile_test
 from agentlattice_core.results import ConditionResult
 
@@ -29,7 +30,9 @@ _MOST_ITEMS = 100
 
 @dataclass(slots=True)
 class Findings:
-    """What evaluating found: each leaf's result, the fields that were missing, and why others could not be compared."""
+    """What evaluating found: each leaf's result, the fields that were missing, and why others could not be
+    compared.
+    """
 
     results: list[ConditionResult] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -120,7 +123,9 @@ def _leaf(condition: Condition, negated: bool) -> Requirement:
             return None
         truth = test(actual)
         if truth is None:
-            findings.incomparable.append(f"`{name}` cannot be compared by {operator}: it is {_kind_of(actual)}")
+            findings.incomparable.append(
+                f"`{name}` cannot be compared by {operator}: it is {_kind_of(actual)}"
+            )
             findings.results.append(ConditionResult(name, operator, expected, False, _shown(actual)))
             return None
         truth = truth is wanted
@@ -160,6 +165,8 @@ def _shown(value: Any) -> Any:
     if kind is Decimal:
         return format(value, "f")
     if kind is list or kind is tuple:
-        shown = [_shown(item) if not isinstance(item, list | tuple | dict) else "…" for item in value[:_MOST_ITEMS]]
+        shown = [
+            _shown(item) if not isinstance(item, list | tuple | dict) else "…" for item in value[:_MOST_ITEMS]
+        ]
         return shown if len(value) <= _MOST_ITEMS else [*shown, "…"]
     return f"an object of {len(value)} members" if hasattr(value, "__len__") else str(kind.__name__)

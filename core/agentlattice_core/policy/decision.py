@@ -1,8 +1,8 @@
 """What a decision is asked and what it answers: plain values, no I/O.
 
-`PolicySet.decide(facts)` takes everything that may influence it in `Facts` and returns a `Decision`. The engine reads
-the facts inside its transaction and carries the decision out: reserves the charges, opens the approval, writes the
-entry.
+`PolicySet.decide(facts)` takes everything that may influence it in `Facts` and returns a `Decision`. The
+engine reads the facts inside its transaction and carries the decision out: reserves the charges, opens the
+approval, writes the entry.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = [
     "ApprovalTerms",
     "ApproverSet",
     "Charge",
-    "DenialReason",
     "Decision",
+    "DenialReason",
     "Explain",
     "Facts",
     "Outcome",
@@ -54,8 +54,9 @@ Usage = Callable[[str], Decimal]
 class Facts:
     """Everything a decision may depend on. `now` is aware UTC, the store's stamp.
 
-    `registries` maps a registry's name to its entries: value -> `{"tags": [...], "caps": {...}, ...}`. Registries given
-    inline in the policy documents are part of the policy set; these are the ones kept in the store, and win over them.
+    `registries` maps a registry's name to its entries: value -> `{"tags": [...], "caps": {...}, ...}`.
+    Registries given inline in the policy documents are part of the policy set; these are the ones kept in the
+    store, and win over them.
     """
 
     action: Action
@@ -79,8 +80,8 @@ class PolicyReference:
 class Charge:
     """An amount to reserve on a limit key if the action is admitted.
 
-    `key` is opaque text, unique per counter, subject, local date, zone and currency. `cap` is what the total may not
-    exceed (None: counted only). `scope` holds the same facts readably, for the entry.
+    `key` is opaque text, unique per counter, subject, local date, zone and currency. `cap` is what the total
+    may not exceed (None: counted only). `scope` holds the same facts readably, for the entry.
     """
 
     key: str
@@ -92,7 +93,9 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class ApproverSet:
-    """Who may approve (`user:<name>`, `group:<name>`; empty: anyone with the right) and how many of them (`all`: each)."""
+    """Who may approve (`user:<name>`, `group:<name>`; empty: anyone with the right) and how many of them
+    (`all`: each).
+    """
 
     approvers: tuple[str, ...] = ()
     quorum: int | Literal["all"] = 1
@@ -112,11 +115,12 @@ class ApprovalTerms:
 class Decision:
     """What policy says.
 
-    `outcome` allow, require_approval, deny or not_found. `denial_reason` is set for deny. `policy` is the policy that
-    decided (for a guardrail's veto: the guardrail). `conditions` are all that were evaluated for it, `rules` all spend
-    rules that fired, `charges` what to reserve when the action is admitted or waits for a person. `message` is one line
-    for the agent. `explain` says how much of conditions and rules the agent may be shown; hiding is the caller's part,
-    so that the log holds everything. `missing` names the fields a condition needed and the action did not have.
+    `outcome` allow, require_approval, deny or not_found. `denial_reason` is set for deny. `policy` is the
+    policy that decided (for a guardrail's veto: the guardrail). `conditions` are all that were evaluated for
+    it, `rules` all spend rules that fired, `charges` what to reserve when the action is admitted or waits for
+    a person. `message` is one line for the agent. `explain` says how much of conditions and rules the agent
+    may be shown; hiding is the caller's part, so that the log holds everything. `missing` names the fields a
+    condition needed and the action did not have.
     """
 
     outcome: Outcome

@@ -32,7 +32,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
-    """Everything that one or several policy files say. `positions` tells where, by part id and field path within it."""
+    """Everything that one or several policy files say. `positions` tells where, by part id and field path
+    within it.
+    """
 
     policies: tuple[Policy, ...] = ()
     guardrails: tuple[Policy, ...] = ()
@@ -42,7 +44,9 @@ class PolicyDocument:
 
     @classmethod
     def parse(cls, text: str, name: str = "policies.yaml") -> PolicyDocument:
-        """Read the text of a document. `name` stands in messages; one ending in `.json` is read as JSON, else as YAML."""
+        """Read the text of a document. `name` stands in messages; one ending in `.json` is read as JSON, else
+        as YAML.
+        """
         return _read([(name, text)])
 
     @classmethod
@@ -87,13 +91,19 @@ class PolicyDocument:
         """Part id to canonical JSON."""
         found = {f"policy/{policy.id}": canonical_json(policy.as_json()) for policy in self.policies}
         found |= {f"guardrail/{policy.id}": canonical_json(policy.as_json()) for policy in self.guardrails}
-        found |= {f"action/{declared.action}": canonical_json(declared.as_json()) for declared in self.actions}
-        found |= {f"registry/{registry.name}": canonical_json(registry.as_json()) for registry in self.registries}
+        found |= {
+            f"action/{declared.action}": canonical_json(declared.as_json()) for declared in self.actions
+        }
+        found |= {
+            f"registry/{registry.name}": canonical_json(registry.as_json()) for registry in self.registries
+        }
         return found
 
     def digest(self) -> str:
         """One digest over all parts, the same for documents that mean the same whatever their layout."""
-        return digest_of(canonical_json({part_id: digest_of(content) for part_id, content in self.parts().items()}))
+        return digest_of(
+            canonical_json({part_id: digest_of(content) for part_id, content in self.parts().items()})
+        )
 
 
 def read_part(part_id: str, content: bytes) -> Policy | ActionDeclaration | Registry:
@@ -119,7 +129,9 @@ def read_part(part_id: str, content: bytes) -> Policy | ActionDeclaration | Regi
         named = reader.text(members.get("name"), "name") or name
         value = read_registry(reader, named, members.get("entries", root), "entries")
     else:
-        reader.problem(root, "part", f"`{shown(part_id)}` is not the id of a policy, guardrail, action or registry")
+        reader.problem(
+            root, "part", f"`{shown(part_id)}` is not the id of a policy, guardrail, action or registry"
+        )
         named = name
     if named != name:
         reader.problem(root, "part", f"says it is `{shown(named)}`")
@@ -163,8 +175,12 @@ class _Assembly:
         self._read_policies(reader, members.get("policies"), "policies", self._policies)
         self._read_policies(reader, members.get("guardrails"), "guardrails", self._guardrails)
         self._read_actions(reader, members.get("actions"))
-        for name, (registry, node) in read_registries(reader, members.get("registries"), "registries").items():
-            if self._first(reader, f"registry/{name}", node, f"registries.{name}", f"registry `{shown(name)}`"):
+        for name, (registry, node) in read_registries(
+            reader, members.get("registries"), "registries"
+        ).items():
+            if self._first(
+                reader, f"registry/{name}", node, f"registries.{name}", f"registry `{shown(name)}`"
+            ):
                 self._registries.append(registry)
         self._problems.extend(reader.problems)
 
@@ -181,7 +197,9 @@ class _Assembly:
     def _check_name(self, reader: Reader, name: str, node: Node, path: str) -> None:
         first = self._names.get(name)
         if name and first is not None:
-            reader.problem(node, f"{path}.name", f"name `{shown(name)}` is taken by {first.file}:{first.line}")
+            reader.problem(
+                node, f"{path}.name", f"name `{shown(name)}` is taken by {first.file}:{first.line}"
+            )
         self._names.setdefault(name, Position(reader.file, node.line, node.column))
 
     def _read_actions(self, reader: Reader, node: Node | None) -> None:
@@ -216,7 +234,9 @@ class _Assembly:
 
     def document(self) -> PolicyDocument:
         if self._problems:
-            raise PolicyDocumentError(sorted(self._problems, key=lambda found: (found.file, found.line, found.column)))
+            raise PolicyDocumentError(
+                sorted(self._problems, key=lambda found: (found.file, found.line, found.column))
+            )
         return PolicyDocument(
             tuple(self._policies),
             tuple(self._guardrails),

@@ -1,11 +1,14 @@
 """What a condition's `field` names, and how its value is read from the facts.
 
-- `sensitivity` is the highest and `count` the sum over `data_accessed`; `type` is the kind of data, one text if all are
-  the same. Where an item lacks what is asked for, the whole is unknown: leaving it out never helps.
-- `agent.name`, `agent.id` and `agent.tags` are those of the agent at the root of a delegation, which a child cannot
-  choose; `agent.grants` are those that the whole chain holds; `agent.parent` is who delegated to the acting agent.
+- `sensitivity` is the highest and `count` the sum over `data_accessed`; `type` is the kind of data, one text
+  if all are the same. Where an item lacks what is asked for, the whole is unknown: leaving it out never
+  helps.
+- `agent.name`, `agent.id` and `agent.tags` are those of the agent at the root of a delegation, which a child
+  cannot choose; `agent.grants` are those that the whole chain holds; `agent.parent` is who delegated to the
+  acting agent.
 - `time.hour` and `time.weekday` are local to the condition's timezone, UTC if it names none.
-- `amount`, `currency`, `beneficiary` and `category` are the action's own. Any other name is metadata; dots go deeper.
+- `amount`, `currency`, `beneficiary` and `category` are the action's own. Any other name is metadata; dots go
+  deeper.
 - A reader answers None where there is nothing. It never raises.
 """
 
@@ -19,7 +22,16 @@ from agentlattice_core.policy.decision import Facts
 from agentlattice_core.policy.operators import Kind
 from agentlattice_core.policy.reader import DAYS, did_you_mean, load_zone
 
-__all__ = ["ACTION_FIELDS", "AGENT_FIELDS", "DATA_FIELDS", "TIME_FIELDS", "Read", "field_kind", "field_problem", "read_field"]
+__all__ = [
+    "ACTION_FIELDS",
+    "AGENT_FIELDS",
+    "DATA_FIELDS",
+    "TIME_FIELDS",
+    "Read",
+    "field_kind",
+    "field_problem",
+    "read_field",
+]
 
 Read: TypeAlias = Callable[[Facts], Any]
 

@@ -1,9 +1,10 @@
-"""What a policy document says, as values: policies, conditions, spend rules, approvals, declared actions, registries.
+"""What a policy document says, as values: policies, conditions, spend rules, approvals, declared actions,
+registries.
 
 - Values are frozen and already checked: whoever holds one need not validate it again.
 - Amounts are exact decimals, durations seconds, zones IANA names, lists tuples.
-- `as_json()` is the canonical form: members at their default are left out, amounts are text. `schema` reads it back to
-  an equal value, so a stored policy means what its document said.
+- `as_json()` is the canonical form: members at their default are left out, amounts are text. `schema` reads
+  it back to an equal value, so a stored policy means what its document said.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ FieldType = Literal["string", "number", "integer", "boolean", "array", "object",
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One comparison. `value` is text, a number, a boolean, or a tuple of those; `timezone` is for `time.*` fields."""
+    """One comparison. `value` is text, a number, a boolean, or a tuple of those; `timezone` is for `time.*`
+    fields.
+    """
 
     field: str
     operator: str
@@ -261,7 +264,9 @@ class ActionDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Known beneficiaries or the like: value to entry, an entry being `{"tags": [...], ...}`. Amounts in it are text."""
+    """Known beneficiaries or the like: value to entry, an entry being `{"tags": [...], ...}`. Amounts in it
+    are text.
+    """
 
     name: str
     entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -1,9 +1,9 @@
 """What each condition operator means.
 
-- A test takes the action's value and answers True, False, or None for "cannot be compared" (the wrong type). It never
-  raises.
-- Numbers compare as exact decimals: integers and floats by their shortest decimal form, amounts as decimals. A boolean
-  is not a number, and text is not a number either.
+- A test takes the action's value and answers True, False, or None for "cannot be compared" (the wrong type).
+  It never raises.
+- Numbers compare as exact decimals: integers and floats by their shortest decimal form, amounts as decimals.
+  A boolean is not a number, and text is not a number either.
 - `sensitivity` is ordered: low < medium < high < critical.
 - Regular expressions are RE2: linear in the text, whatever the pattern.
 - `NEGATED` names each operator's opposite, which is what a leaf under `not` reports.
@@ -20,7 +20,16 @@ import re2
 
 from agentlattice_core.actions import SENSITIVITIES
 
-__all__ = ["NEGATED", "OPERATORS", "SYNONYMS", "Kind", "Test", "compile_regex", "compile_test", "parse_networks"]
+__all__ = [
+    "NEGATED",
+    "OPERATORS",
+    "SYNONYMS",
+    "Kind",
+    "Test",
+    "compile_regex",
+    "compile_test",
+    "parse_networks",
+]
 
 Test: TypeAlias = Callable[[Any], "bool | None"]
 Kind = Literal["plain", "amount", "sensitivity"]
@@ -93,7 +102,9 @@ def compile_regex(pattern: str) -> Any:
         return re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0] if error.args else "not a regular expression"
-        raise ValueError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None
+        raise ValueError(
+            reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        ) from None
 
 
 def parse_networks(value: Any) -> tuple[IPNetwork, ...]:
@@ -102,7 +113,9 @@ def parse_networks(value: Any) -> tuple[IPNetwork, ...]:
 
 
 def compile_test(operator: str, expected: Any, kind: Kind) -> Test:
-    """The test for `operator` against `expected`, which the schema has checked, on a field whose values are of `kind`."""
+    """The test for `operator` against `expected`, which the schema has checked, on a field whose values are
+    of `kind`.
+    """
     if kind == "sensitivity":
         return _sensitivity_test(operator, expected)
     if kind == "amount":

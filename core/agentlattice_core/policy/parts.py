@@ -1,8 +1,10 @@
 """The parts a policy document is stored as, so that a store can keep and version what it does not understand.
 
 - A part's id is `policy/<id>`, `guardrail/<id>`, `action/<type>` or `registry/<name>`.
-- A part's content is canonical JSON: members sorted, no white space, UTF-8. Its digest is the SHA-256 of those bytes.
-- A part whose content is not what its digest says, or cannot be read, is tampered with: it denies what it governs.
+- A part's content is canonical JSON: members sorted, no white space, UTF-8. Its digest is the SHA-256 of
+  those bytes.
+- A part whose content is not what its digest says, or cannot be read, is tampered with: it denies what it
+  governs.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ PartId = str
 class StoredPart:
     """One version of a part as a store holds it.
 
-    `digest` is SHA-256 in hex of `content` as it was published, `created_at` RFC 3339. `pattern` names the actions that
-    a `tampered` part denies; it is kept beside the content, because that can then not be trusted to say.
+    `digest` is SHA-256 in hex of `content` as it was published, `created_at` RFC 3339. `pattern` names the
+    actions that a `tampered` part denies; it is kept beside the content, because that can then not be trusted
+    to say.
     """
 
     content: bytes
@@ -47,7 +50,9 @@ def digest_of(content: bytes) -> str:
 
 
 def part_pattern(part_id: str, content: bytes) -> str:
-    """The actions a part governs: a policy's pattern, a declared action's type, `*` for a registry or the unreadable."""
+    """The actions a part governs: a policy's pattern, a declared action's type, `*` for a registry or the
+    unreadable.
+    """
     kind, _, name = part_id.partition("/")
     if kind == "action":
         return name

@@ -1,6 +1,7 @@
 """Reads checked values out of a document's tree and notes every problem on the way.
 
-- A problem never stops the reading: a neutral value stands in, and the document is refused at the end with all of them.
+- A problem never stops the reading: a neutral value stands in, and the document is refused at the end with
+  all of them.
 - Each problem says what was found, what is expected, and where: file, line, column and the path of the field.
 """
 
@@ -13,8 +14,8 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from agentlattice_core.errors import InvalidRequestError, PolicyProblem
 from agentlattice_core.actions import parse_amount
+from agentlattice_core.errors import InvalidRequestError, PolicyProblem
 from agentlattice_core.policy.source import Node, shown
 
 __all__ = ["DAYS", "Reader", "did_you_mean", "load_zone"]
@@ -75,9 +76,16 @@ class Reader:
         self.problem(node, path, f"{found} is not {expected}")
 
     def members(
-        self, node: Node, path: str, known: Sequence[str], required: Sequence[str] = (), what: str = "an object"
+        self,
+        node: Node,
+        path: str,
+        known: Sequence[str],
+        required: Sequence[str] = (),
+        what: str = "an object",
     ) -> dict[str, Node]:
-        """The members of an object; unknown and missing ones are problems. Members that are null count as left out."""
+        """The members of an object; unknown and missing ones are problems. Members that are null count as
+        left out.
+        """
         if not isinstance(node.value, dict):
             self.wrong(node, path, what)
             return {}
@@ -85,7 +93,9 @@ class Reader:
         for name, member in node.value.items():
             if name not in known:
                 hint = did_you_mean(name, known)
-                self.problem(node.keys[name], f"{path}.{shown(name)}" if path else shown(name), f"unknown field{hint}")
+                self.problem(
+                    node.keys[name], f"{path}.{shown(name)}" if path else shown(name), f"unknown field{hint}"
+                )
             elif member.value is not None:
                 found[name] = member
         for name in required:
@@ -134,7 +144,12 @@ class Reader:
         return tuple(found)
 
     def choice(
-        self, node: Node | None, path: str, options: Sequence[str], default: str, synonyms: Mapping[str, str] | None = None
+        self,
+        node: Node | None,
+        path: str,
+        options: Sequence[str],
+        default: str,
+        synonyms: Mapping[str, str] | None = None,
     ) -> Any:
         """One of `options`, else `default` and a problem."""
         if node is None:
@@ -196,7 +211,9 @@ class Reader:
         try:
             load_zone(name)
         except ValueError:
-            self.problem(node, path, f"`{shown(name)}` is not a known timezone such as `Europe/Paris` or `UTC`")
+            self.problem(
+                node, path, f"`{shown(name)}` is not a known timezone such as `Europe/Paris` or `UTC`"
+            )
             return None
         return name
 

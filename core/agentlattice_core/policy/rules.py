@@ -1,11 +1,14 @@
 """Spend rules, compiled once: whether one fires, why, and what it charges.
 
-- A rule *matches* when its selectors (agents, categories) do; a selector whose subject is absent on the action does not.
-- A rule that matches *fires* when its measure says so. Where the measured input (amount, beneficiary) is missing or in
-  another currency it fires too, except AUTO_APPROVE, which then does not: what cannot be measured is never let through.
-- Every cap that matches is charged, whether it fires or not. A cap per agent charges the whole delegation chain.
-- A limit key is `counter|per:subject|YYYY-MM-DD@Zone|CURRENCY`, the date being local to the rule's zone. Subjects are
-  escaped, so that none can spell another's key.
+- A rule *matches* when its selectors (agents, categories) do; a selector whose subject is absent on the
+  action does not.
+- A rule that matches *fires* when its measure says so. Where the measured input (amount, beneficiary) is
+  missing or in another currency it fires too, except AUTO_APPROVE, which then does not: what cannot be
+  measured is never let through.
+- Every cap that matches is charged, whether it fires or not. A cap per agent charges the whole delegation
+  chain.
+- A limit key is `counter|per:subject|YYYY-MM-DD@Zone|CURRENCY`, the date being local to the rule's zone.
+  Subjects are escaped, so that none can spell another's key.
 - Tags and caps come from the registry, never from what the action says of itself.
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 from typing import Any, TypeAlias
 
 from agentlattice_core.actions import parse_amount
@@ -24,7 +27,7 @@ from agentlattice_core.policy.model import Rule
 from agentlattice_core.policy.reader import DAYS, load_zone
 from agentlattice_core.results import RuleResult
 
-__all__ = ["CompiledRule", "Registries", "RuleFindings", "compile_rule"]
+__all__ = ["CompiledRule", "Registries", "RuleFindings", "charge_once", "compile_rule"]
 
 Registries: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -76,7 +79,11 @@ def compile_rule(rule: Rule, policy_name: str, part_id: str) -> CompiledRule:
 
 
 def _selectors(rule: Rule) -> Callable[[Facts], bool]:
-    agents, excepted, categories = frozenset(rule.agents), frozenset(rule.except_agents), frozenset(rule.categories)
+    agents, excepted, categories = (
+        frozenset(rule.agents),
+        frozenset(rule.except_agents),
+        frozenset(rule.categories),
+    )
     if not agents and not excepted and not categories:
         return lambda facts: True
 
@@ -127,7 +134,8 @@ def _within_bounds(rule: Rule, own: _Measure) -> _Measure:
             unmeasured = amount
             if amount_only:
                 return unmeasured
-            # Out of its own measure it does not fire whatever the amount; else the amount decides, and is unknown.
+            # Out of its own measure it does not fire whatever the amount; else the amount decides, and is
+            # unknown.
             measured = own(facts, registries, findings)
             return measured if measured.fires is False else unmeasured
         if not bounds.hold(amount):
@@ -171,11 +179,15 @@ def _time_window(rule: Rule) -> _Measure:
             within = start <= minute < end and DAYS[weekday] in days
         else:
             # Overnight: the hours after midnight belong to the day on which the window opened.
-            within = (minute >= start and DAYS[weekday] in days) or (minute < end and DAYS[weekday - 1] in days)
+            within = (minute >= start and DAYS[weekday] in days) or (
+                minute < end and DAYS[weekday - 1] in days
+            )
         if within is not inside:
             return _Measured(False, "", {})
         at = f"{DAYS[weekday]} {local:%H:%M}"
-        return _Measured(True, f"{at} is {'in' if inside else 'out'}side {window}", {"time": at, "window": window})
+        return _Measured(
+            True, f"{at} is {'in' if inside else 'out'}side {window}", {"time": at, "window": window}
+        )
 
     return measure
 
@@ -200,7 +212,9 @@ def _whitelist(rule: Rule) -> _Measure:
         tags = entry.get("tags")
         tagged = isinstance(tags, list | tuple | set | frozenset) and rule.require_tag in tags
         details["require_tag"] = rule.require_tag
-        return _Measured(not tagged, f"beneficiary `{beneficiary}` is not tagged `{rule.require_tag}`", details)
+        return _Measured(
+            not tagged, f"beneficiary `{beneficiary}` is not tagged `{rule.require_tag}`", details
+        )
 
     return measure
 
@@ -240,18 +254,18 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
                 "currency": currency,
             }
             charge = Charge(key, amount, cap if hard else None, rule.release_on_failure, scope)
-            _charge(findings.charges, charge)
+            charge_once(findings.charges, charge)
         if cap is None:
             why = f"beneficiary `{facts.action.beneficiary}` has no `{rule.cap_from}` in `{rule.registry}`"
             return _Measured(None, why, {"cap_from": rule.cap_from}, None)
-        total = highest + amount
+        total = _EXACT.add(highest, amount)
         if total <= cap:
             return _Measured(False, "", {})
         details = {
             "amount": _text(amount),
             "used": _text(highest),
             "cap": _text(cap),
-            "remaining": _text(max(cap - highest, Decimal(0))),
+            "remaining": _text(max(_EXACT.subtract(cap, highest), Decimal(0))),
             "currency": currency,
             "per": rule.per,
             "date": date,
@@ -263,13 +277,19 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
     return measure
 
 
+# The default context would round a sum to 28 digits; amounts alone have up to 38.
+_EXACT = Context(prec=100, traps=[Inexact])
 _ESCAPES = str.maketrans({"%": "%25", "|": "%7C"})
 
 
 def _subjects(rule: Rule, facts: Facts) -> tuple[str, ...]:
     if rule.per == "agent":
         agent = facts.agent
-        return (agent.id,) if not agent.ancestors else tuple(dict.fromkeys(member.id for member in agent.lineage))
+        return (
+            (agent.id,)
+            if not agent.ancestors
+            else tuple(dict.fromkeys(member.id for member in agent.lineage))
+        )
     if rule.per == "organisation":
         return ("all",)
     subject = facts.action.beneficiary if rule.per == "beneficiary" else facts.action.category
@@ -288,8 +308,10 @@ def _cap_from(rule: Rule, facts: Facts, registries: Registries) -> Decimal | Non
         return None
 
 
-def _charge(charges: dict[str, Charge], charge: Charge) -> None:
-    """Add a charge. Rules that share a counter charge it once, under the lowest cap, released only if all say so."""
+def charge_once(charges: dict[str, Charge], charge: Charge) -> None:
+    """Add a charge. Rules that share a counter charge it once, under the lowest cap, released only if all say
+    so.
+    """
     other = charges.get(charge.key)
     if other is not None:
         caps = [cap for cap in (other.cap, charge.cap) if cap is not None]

@@ -2,15 +2,14 @@
 
 - A document has `version: 1` and any of `policies`, `guardrails`, `actions` and `registries`.
 - The same readers read a whole document and a stored part, so both mean the same.
-- Everything that would make a policy silently not what its author meant is a problem here: unknown members, members its
-  rule type does not use, bounds without a currency, approvers that are not `user:` or `group:`.
+- Everything that would make a policy silently not what its author meant is a problem here: unknown members,
+  members its rule type does not use, bounds without a currency, approvers that are not `user:` or `group:`.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
 from typing import Any, get_args
 
 from agentlattice_core.policy import schema_rules
@@ -29,7 +28,15 @@ from agentlattice_core.policy.reader import Reader
 from agentlattice_core.policy.schema_conditions import read_conditions
 from agentlattice_core.policy.source import Node, shown
 
-__all__ = ["SECTIONS", "pattern_problem", "read_action", "read_policy", "read_registries", "read_registry", "slug"]
+__all__ = [
+    "SECTIONS",
+    "pattern_problem",
+    "read_action",
+    "read_policy",
+    "read_registries",
+    "read_registry",
+    "slug",
+]
 
 SECTIONS = ("version", "policies", "guardrails", "actions", "registries")
 
@@ -77,7 +84,9 @@ _NOT_IN_ID = re.compile(r"[^a-z0-9]+")
 
 
 def slug(name: str) -> str:
-    """The id that a policy of that name gets when it gives none; empty when the name has no Latin letter or digit."""
+    """The id that a policy of that name gets when it gives none; empty when the name has no Latin letter or
+    digit.
+    """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return _NOT_IN_ID.sub("-", plain).strip("-")[:100].strip("-")
 
@@ -98,7 +107,9 @@ def pattern_problem(pattern: str) -> str | None:
 def read_policy(reader: Reader, node: Node, path: str, *, guardrail: bool) -> Policy | None:
     """A policy or a guardrail, or None if it is so wrong that nothing can be made of it."""
     required = ("name", "action") if guardrail else ("name", "action", "effect")
-    members = reader.members(node, path, _POLICY_MEMBERS, required, "an object with `name`, `action` and `effect`")
+    members = reader.members(
+        node, path, _POLICY_MEMBERS, required, "an object with `name`, `action` and `effect`"
+    )
     if not members:
         return None
     name = reader.text(members.get("name"), f"{path}.name") or ""
@@ -106,7 +117,9 @@ def read_policy(reader: Reader, node: Node, path: str, *, guardrail: bool) -> Po
     problem = pattern_problem(action) if action else None
     if problem:
         reader.problem(members["action"], f"{path}.action", problem)
-    effect: Effect = reader.choice(members.get("effect"), f"{path}.effect", _EFFECTS, "allow", _EFFECT_SYNONYMS)
+    effect: Effect = reader.choice(
+        members.get("effect"), f"{path}.effect", _EFFECTS, "allow", _EFFECT_SYNONYMS
+    )
     policy = Policy(
         id=_read_id(reader, members, name, path),
         name=name,
@@ -123,7 +136,11 @@ def read_policy(reader: Reader, node: Node, path: str, *, guardrail: bool) -> Po
         active=reader.boolean(members.get("active"), f"{path}.active", True),
     )
     if guardrail and effect == "allow" and not policy.conditions and not policy.rules:
-        reader.problem(node, path, "a guardrail that allows everything does nothing; give it an effect, conditions or rules")
+        reader.problem(
+            node,
+            path,
+            "a guardrail that allows everything does nothing; give it an effect, conditions or rules",
+        )
     return policy
 
 
@@ -131,13 +148,17 @@ def _read_id(reader: Reader, members: dict[str, Node], name: str, path: str) -> 
     if "id" not in members:
         derived = slug(name)
         if name and not derived:
-            reader.problem(members["name"], f"{path}.name", f"no id can be made of `{shown(name)}`; give an `id` too")
+            reader.problem(
+                members["name"], f"{path}.name", f"no id can be made of `{shown(name)}`; give an `id` too"
+            )
         return derived
     given = reader.text(members["id"], f"{path}.id", longest=100) or ""
     if given and not _ID.fullmatch(given):
         hint = f"; did you mean `{slug(given)}`?" if slug(given) else ""
         reader.problem(
-            members["id"], f"{path}.id", f"`{shown(given)}` is not lower-case letters, digits, `.`, `_` and `-`{hint}"
+            members["id"],
+            f"{path}.id",
+            f"`{shown(given)}` is not lower-case letters, digits, `.`, `_` and `-`{hint}",
         )
     return given
 
@@ -164,18 +185,32 @@ def _read_rules(reader: Reader, node: Node | None, path: str, *, guardrail: bool
         if rule is None:
             continue
         if rule.priority in rules:
-            reader.problem(item, f"{where}.priority", f"priority `{rule.priority}` stands here twice; each rule needs its own")
+            reader.problem(
+                item,
+                f"{where}.priority",
+                f"priority `{rule.priority}` stands here twice; each rule needs its own",
+            )
         if guardrail and rule.effect == "AUTO_APPROVE":
-            reader.problem(item, f"{where}.effect", "`AUTO_APPROVE` cannot stand in a guardrail, which only tightens")
+            reader.problem(
+                item, f"{where}.effect", "`AUTO_APPROVE` cannot stand in a guardrail, which only tightens"
+            )
         rules[rule.priority] = rule
     return tuple(rules[priority] for priority in sorted(rules))
 
 
-def read_action(reader: Reader, action: str, at: Node | tuple[int, int], node: Node, path: str) -> ActionDeclaration:
+def read_action(
+    reader: Reader, action: str, at: Node | tuple[int, int], node: Node, path: str
+) -> ActionDeclaration:
     """The declaration of the action type `action`, whose name stands at `at`."""
     if not _ACTION_TYPE.fullmatch(action) or len(action) > 200:
-        reader.problem(at, path, f"`{shown(action)}` is not an action type such as `db.migrate`; patterns are not declared")
-    members = reader.members(node, path, ("fields", "description", "action"), ("fields",), "an object with `fields`")
+        reader.problem(
+            at,
+            path,
+            f"`{shown(action)}` is not an action type such as `db.migrate`; patterns are not declared",
+        )
+    members = reader.members(
+        node, path, ("fields", "description", "action"), ("fields",), "an object with `fields`"
+    )
     fields: dict[str, FieldDeclaration] = {}
     listed = members.get("fields")
     if listed is not None and not isinstance(listed.value, dict):
@@ -184,8 +219,13 @@ def read_action(reader: Reader, action: str, at: Node | tuple[int, int], node: N
         assert isinstance(listed.value, dict)
         for name, declared in listed.value.items():
             where = f"{path}.fields.{shown(name)}"
-            given = reader.members(declared, where, ("type", "required", "trusted"), what="an object such as `{required: true}`")
-            kind = reader.choice(given.get("type"), f"{where}.type", get_args(FieldType), "", _TYPE_SYNONYMS) or None
+            given = reader.members(
+                declared, where, ("type", "required", "trusted"), what="an object such as `{required: true}`"
+            )
+            kind = (
+                reader.choice(given.get("type"), f"{where}.type", get_args(FieldType), "", _TYPE_SYNONYMS)
+                or None
+            )
             fields[name] = FieldDeclaration(
                 type=kind,
                 required=reader.boolean(given.get("required"), f"{where}.required", False),
@@ -208,7 +248,9 @@ def read_registries(reader: Reader, node: Node | None, path: str) -> dict[str, t
         where = f"{path}.{shown(name)}"
         if not _ID.fullmatch(name):
             reader.problem(
-                node.keys[name], where, f"`{shown(name)}` is not a name of lower-case letters, digits, `.`, `_` and `-`"
+                node.keys[name],
+                where,
+                f"`{shown(name)}` is not a name of lower-case letters, digits, `.`, `_` and `-`",
             )
         found[name] = (read_registry(reader, name, entries, where), entries)
     return found
@@ -229,22 +271,17 @@ def read_registry(reader: Reader, name: str, node: Node, path: str) -> Registry:
         elif not isinstance(entry.value, dict):
             reader.wrong(entry, where, "an object such as `{tags: [audited]}`")
         else:
-            plain = {
-                member: _plain(held)
-                for member, held in entry.value.items()
-                if member != "tags"
-            }
+            plain = {member: _plain(held) for member, held in entry.value.items() if member != "tags"}
             tags = reader.texts(entry.value.get("tags"), f"{where}.tags") if "tags" in entry.value else ()
             entries[value] = plain | ({"tags": list(tags)} if tags else {})
     return Registry(name, entries)
 
 
 def _plain(node: Node) -> Any:
-    # Numbers become the text they were written as: what a registry holds are amounts and identifiers, never measurements.
+    # Numbers become the text they were written as: what a registry holds are amounts and identifiers, never
+    # measurements.
     if isinstance(node.value, dict):
         return {name: _plain(member) for name, member in node.value.items()}
     if isinstance(node.value, list):
         return [_plain(item) for item in node.value]
     return node.text if node.text is not None else node.value
-
-

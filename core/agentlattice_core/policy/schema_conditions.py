@@ -1,16 +1,15 @@
 """How conditions are written: `{field, operator, value}`, and the groups `all`, `any` and `not`.
 
-- What a field can be compared with is checked here, so that a comparison that could never succeed is a problem in the
-  document and not a surprise at run time.
+- What a field can be compared with is checked here, so that a comparison that could never succeed is a
+  problem in the document and not a surprise at run time.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from agentlattice_core.actions import SENSITIVITIES
+from agentlattice_core.actions import SENSITIVITIES, parse_amount
 from agentlattice_core.errors import InvalidRequestError
-from agentlattice_core.actions import parse_amount
 from agentlattice_core.policy.fields import field_problem
 from agentlattice_core.policy.model import Condition, ConditionNode, Group
 from agentlattice_core.policy.operators import OPERATORS, SYNONYMS, compile_regex, parse_networks
@@ -41,7 +40,9 @@ def _read_node(reader: Reader, node: Node, path: str) -> ConditionNode | None:
     if not groups:
         return _read_condition(reader, node, path)
     if len(node.value) > 1:
-        reader.problem(node, path, f"a group has one member, `{groups[0]}`; nest another group for the others")
+        reader.problem(
+            node, path, f"a group has one member, `{groups[0]}`; nest another group for the others"
+        )
         return None
     kind: Any = groups[0]
     held, where = node.value[kind], f"{path}.{kind}"
@@ -120,7 +121,13 @@ def _shape_problem(operator: str, value: Any) -> str | None:
             return shown(error)
         return None
     if many and operator not in _NEEDS_LIST:
-        hint = "; did you mean `in`?" if operator == "eq" else "; did you mean `not_in`?" if operator == "neq" else ""
+        hint = (
+            "; did you mean `in`?"
+            if operator == "eq"
+            else "; did you mean `not_in`?"
+            if operator == "neq"
+            else ""
+        )
         return f"`{operator}` needs one value, not a list{hint}"
     if operator in _NEEDS_TEXT and not isinstance(value, str):
         return f"`{operator}` needs text"
@@ -149,7 +156,11 @@ def _field_value_problem(field: str, operator: str, value: Any) -> str | None:
         hint = did_you_mean(str(wrong[0])[:3], DAYS) if wrong else ""
         return f"`{shown(wrong[0])}` is not one of {', '.join(DAYS)}{hint}" if wrong else None
     if field == "time.hour":
-        wrong = [item for item in values if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item <= 24]
+        wrong = [
+            item
+            for item in values
+            if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item <= 24
+        ]
         return f"`{shown(wrong[0])}` is not an hour, a whole number from 0 to 24" if wrong else None
     if operator in _NEEDS_ORDER:
         wrong = [item for item in values if not _is_number(item)]
@@ -178,5 +189,3 @@ def _amount_problem(operator: str, values: tuple[Any, ...]) -> str | None:
         except InvalidRequestError:
             return f'`{shown(value)}` is not an amount such as "1500.00"'
     return None
-
-

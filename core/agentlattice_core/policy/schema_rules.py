@@ -1,9 +1,10 @@
 """How spend rules and approvals are written.
 
-- A rule may use the members that every rule has and those of its own type; any other is a problem, since a member that
-  is ignored is a limit that is not there.
+- A rule may use the members that every rule has and those of its own type; any other is a problem, since a
+  member that is ignored is a limit that is not there.
 - Amount bounds and caps name their currency. A cap is given as an amount or as `cap_from` a registry.
-- Approvers are `user:<name>` or `group:<name>`; a `webhook:<name>` can be told of an escalation but cannot approve.
+- Approvers are `user:<name>` or `group:<name>`; a `webhook:<name>` can be told of an escalation but cannot
+  approve.
 """
 
 from __future__ import annotations
@@ -74,7 +75,11 @@ def read_rule(reader: Reader, node: Node, path: str) -> Rule | None:
     for name in node.value:
         owners = [owner for owner, own in _OWN.items() if name in own]
         if name not in known and owners:
-            reader.problem(node.keys[name], f"{path}.{name}", f"a {kind} rule has no `{name}`; it belongs to {', '.join(owners)}")
+            reader.problem(
+                node.keys[name],
+                f"{path}.{name}",
+                f"a {kind} rule has no `{name}`; it belongs to {', '.join(owners)}",
+            )
     every = (*known, *(name for own in _OWN.values() for name in own))
     members = reader.members(node, path, every, ("priority", "effect"))
     start = reader.time_of_day(members.get("from"), f"{path}.from", 0)
@@ -91,13 +96,21 @@ def read_rule(reader: Reader, node: Node, path: str) -> Rule | None:
         approval=read_approval(reader, members.get("approval"), f"{path}.approval"),
         message=reader.text(members.get("message"), f"{path}.message", longest=1000),
         cap=reader.amount(members.get("cap"), f"{path}.cap"),
-        cap_from=_matching(reader, members.get("cap_from"), f"{path}.cap_from", _CAP_FROM, "a field such as `caps.daily`"),
+        cap_from=_matching(
+            reader, members.get("cap_from"), f"{path}.cap_from", _CAP_FROM, "a field such as `caps.daily`"
+        ),
         per=reader.choice(members.get("per"), f"{path}.per", _PER, "agent", _PER_SYNONYMS),
         counter=_matching(
-            reader, members.get("counter"), f"{path}.counter", _COUNTER, "a name of letters, digits, `.`, `_` and `-`"
+            reader,
+            members.get("counter"),
+            f"{path}.counter",
+            _COUNTER,
+            "a name of letters, digits, `.`, `_` and `-`",
         ),
         timezone=reader.timezone(members.get("timezone"), f"{path}.timezone"),
-        release_on_failure=reader.boolean(members.get("release_on_failure"), f"{path}.release_on_failure", False),
+        release_on_failure=reader.boolean(
+            members.get("release_on_failure"), f"{path}.release_on_failure", False
+        ),
         values=reader.texts(members.get("values"), f"{path}.values"),
         registry=reader.text(members.get("registry"), f"{path}.registry"),
         require_tag=reader.text(members.get("require_tag"), f"{path}.require_tag"),
@@ -114,14 +127,22 @@ def _check_rule(reader: Reader, node: Node, path: str, rule: Rule, members: dict
     """What one member says about another."""
     bounded = [name for name in _BOUNDS if name in members]
     if bounded and "currency" not in members:
-        reader.problem(node, f"{path}.currency", f"is missing; `{bounded[0]}` is an amount in which currency?")
+        reader.problem(
+            node, f"{path}.currency", f"is missing; `{bounded[0]}` is an amount in which currency?"
+        )
     for first, second in (("min", "above"), ("max", "below")):
         if first in members and second in members:
-            reader.problem(members[second], f"{path}.{second}", f"stands beside `{first}`; give one of the two")
+            reader.problem(
+                members[second], f"{path}.{second}", f"stands beside `{first}`; give one of the two"
+            )
     if "agents" in members and "except_agents" in members:
-        reader.problem(members["except_agents"], f"{path}.except_agents", "stands beside `agents`; give one of the two")
+        reader.problem(
+            members["except_agents"], f"{path}.except_agents", "stands beside `agents`; give one of the two"
+        )
     if rule.approval is not None and rule.effect != "REQUIRE_HUMAN":
-        reader.problem(members["approval"], f"{path}.approval", f"a rule that says `{rule.effect}` asks nobody")
+        reader.problem(
+            members["approval"], f"{path}.approval", f"a rule that says `{rule.effect}` asks nobody"
+        )
     if rule.type == "AMOUNT_THRESHOLD" and not bounded:
         reader.problem(node, path, "an AMOUNT_THRESHOLD needs at least one of min, above, max and below")
     elif rule.type == "DAILY_CAP":
@@ -130,7 +151,9 @@ def _check_rule(reader: Reader, node: Node, path: str, rule: Rule, members: dict
         if ("values" in members) == ("registry" in members):
             reader.problem(node, path, "a BENEFICIARY_WHITELIST needs one of `values` and `registry`")
         if "require_tag" in members and "registry" not in members:
-            reader.problem(members["require_tag"], f"{path}.require_tag", "needs a `registry`, where the tags are kept")
+            reader.problem(
+                members["require_tag"], f"{path}.require_tag", "needs a `registry`, where the tags are kept"
+            )
     elif rule.type == "TIME_WINDOW":
         if rule.timezone is None and "timezone" not in members:
             reader.problem(node, f"{path}.timezone", "is missing; name one such as `Europe/Paris` or `UTC`")
@@ -146,15 +169,21 @@ def _check_cap(reader: Reader, node: Node, path: str, rule: Rule, members: dict[
     if ("cap" in members) == ("cap_from" in members):
         reader.problem(node, path, "a DAILY_CAP needs one of `cap` and `cap_from`")
     if ("cap_from" in members) != ("registry" in members):
-        reader.problem(node, path, "`cap_from` and `registry` go together: the beneficiary's entry there has the cap")
+        reader.problem(
+            node, path, "`cap_from` and `registry` go together: the beneficiary's entry there has the cap"
+        )
     if "currency" not in members:
         reader.problem(node, f"{path}.currency", "is missing; a cap is an amount in which currency?")
     if rule.effect == "AUTO_APPROVE":
         reader.problem(
-            members["effect"], f"{path}.effect", "a cap that is exceeded cannot approve; use REJECT or REQUIRE_HUMAN"
+            members["effect"],
+            f"{path}.effect",
+            "a cap that is exceeded cannot approve; use REJECT or REQUIRE_HUMAN",
         )
     if rule.cap == Decimal(0):
-        reader.problem(members["cap"], f"{path}.cap", "a cap of 0 stops everything; use effect `deny` to say so")
+        reader.problem(
+            members["cap"], f"{path}.cap", "a cap of 0 stops everything; use effect `deny` to say so"
+        )
 
 
 def _matching(
@@ -171,25 +200,31 @@ def read_approval(reader: Reader, node: Node | None, path: str) -> ApprovalSpec 
     """What approving takes."""
     if node is None:
         return None
-    members = reader.members(node, path, _APPROVAL_MEMBERS, what="an object such as `{timeout: 4h, approvers: [...]}`")
+    members = reader.members(
+        node, path, _APPROVAL_MEMBERS, what="an object such as `{timeout: 4h, approvers: [...]}`"
+    )
     approvers = _parties(reader, members.get("approvers"), f"{path}.approvers", ("user", "group"))
     spec = ApprovalSpec(
         timeout=reader.duration(members.get("timeout"), f"{path}.timeout"),
         approvers=approvers,
         quorum=_quorum(reader, members.get("quorum"), f"{path}.quorum", approvers),
         escalate_after=reader.duration(members.get("escalate_after"), f"{path}.escalate_after"),
-        escalate_to=_parties(reader, members.get("escalate_to"), f"{path}.escalate_to", ("user", "group", "webhook")),
+        escalate_to=_parties(
+            reader, members.get("escalate_to"), f"{path}.escalate_to", ("user", "group", "webhook")
+        ),
     )
     if ("escalate_after" in members) != ("escalate_to" in members):
         reader.problem(node, path, "`escalate_after` and `escalate_to` go together")
     if spec.timeout is not None and spec.escalate_after is not None and spec.escalate_after >= spec.timeout:
-        reader.problem(members["escalate_after"], f"{path}.escalate_after", "is not before `timeout`, so nobody would be told")
+        reader.problem(
+            members["escalate_after"],
+            f"{path}.escalate_after",
+            "is not before `timeout`, so nobody would be told",
+        )
     return spec
 
 
-def _quorum(
-    reader: Reader, node: Node | None, path: str, approvers: tuple[str, ...]
-) -> int | Literal["all"]:
+def _quorum(reader: Reader, node: Node | None, path: str, approvers: tuple[str, ...]) -> int | Literal["all"]:
     if node is None:
         return 1
     if node.value == "all":
@@ -200,7 +235,9 @@ def _quorum(
         reader.wrong(node, path, "a number of approvers from 1 to 100, or `all`")
         return 1
     if approvers and all(party.startswith("user:") for party in approvers) and node.value > len(approvers):
-        reader.problem(node, path, f"asks for {node.value} of {len(approvers)} approvers, which nobody could meet")
+        reader.problem(
+            node, path, f"asks for {node.value} of {len(approvers)} approvers, which nobody could meet"
+        )
     return node.value
 
 
@@ -211,7 +248,9 @@ def _parties(reader: Reader, node: Node | None, path: str, kinds: tuple[str, ...
         assert node is not None
         kind = party.partition(":")[0]
         if not _PARTY.fullmatch(party):
-            hint = f"; did you mean `user:{shown(party)}` or `group:{shown(party)}`?" if ":" not in party else ""
+            hint = (
+                f"; did you mean `user:{shown(party)}` or `group:{shown(party)}`?" if ":" not in party else ""
+            )
             reader.problem(node, path, f"`{shown(party)}` is not one of {allowed}{hint}")
         elif kind not in kinds:
             reader.problem(node, path, f"`{shown(party)}` cannot approve; write {allowed}")

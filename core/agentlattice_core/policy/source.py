@@ -1,9 +1,10 @@
 """From the text of a policy document to a tree that remembers where everything stood.
 
-- Untrusted input: size, depth and number of values are bounded; anchors, aliases and tags are refused; nothing here
-  recurses without a bound or builds objects. Whatever is wrong is a `PolicyDocumentError`.
-- Plain values are read by YAML 1.2's core rules: `no`, `22:00` and `2026-01-01` are text. A number that would lose
-  digits or whose meaning depends on the reader (`010`, `1_000`, `.inf`) is refused with a hint to quote it.
+- Untrusted input: size, depth and number of values are bounded; anchors, aliases and tags are refused;
+  nothing here recurses without a bound or builds objects. Whatever is wrong is a `PolicyDocumentError`.
+- Plain values are read by YAML 1.2's core rules: `no`, `22:00` and `2026-01-01` are text. A number that would
+  lose digits or whose meaning depends on the reader (`010`, `1_000`, `.inf`) is refused with a hint to quote
+  it.
 - Numbers keep their source text, so an amount never passes through binary floating point.
 - Member names are text, each at most once per object.
 """
@@ -14,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -45,12 +46,14 @@ _JSON_SPACE = re.compile(r"[ \t\n\r]*")
 # The C parser where PyYAML was built with it (its wheels are), else the same parser in Python.
 _YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-Value: TypeAlias = "None | bool | int | float | str | list[Node] | dict[str, Node]"
+Value: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | None"
 
 
 @dataclass(slots=True)
 class Node:
-    """A value and where it stands. `text` is a number as written; `keys` says where each member's name stands."""
+    """A value and where it stands. `text` is a number as written; `keys` says where each member's name
+    stands.
+    """
 
     value: Value
     line: int
@@ -60,7 +63,9 @@ class Node:
 
 
 def read_file(path: str | Path) -> tuple[str, str]:
-    """The name and text of the file at `path`. Raises PolicyDocumentError if it cannot be read or is not UTF-8 text."""
+    """The name and text of the file at `path`. Raises PolicyDocumentError if it cannot be read or is not
+    UTF-8 text.
+    """
     name = str(path)
     try:
         with Path(path).open("rb") as file:
@@ -78,7 +83,9 @@ def read_file(path: str | Path) -> tuple[str, str]:
 
 
 def read_yaml(text: str, file: str) -> tuple[Node, list[PolicyProblem]]:
-    """The tree of a YAML text, with the problems that do not hinder reading on. Raises PolicyDocumentError otherwise."""
+    """The tree of a YAML text, with the problems that do not hinder reading on. Raises PolicyDocumentError
+    otherwise.
+    """
     _check_text(text, file)
     try:
         return _YamlTree(file).read(yaml.parse(text, Loader=_YAML_LOADER))
@@ -94,14 +101,18 @@ def read_yaml(text: str, file: str) -> tuple[Node, list[PolicyProblem]]:
 
 
 def read_json(text: str, file: str) -> tuple[Node, list[PolicyProblem]]:
-    """The tree of a JSON text, with the problems that do not hinder reading on. Raises PolicyDocumentError otherwise."""
+    """The tree of a JSON text, with the problems that do not hinder reading on. Raises PolicyDocumentError
+    otherwise.
+    """
     _check_text(text, file)
     return _JsonTree(text, file).read()
 
 
 def shown(value: object) -> str:
     """User input for a message: one line, bounded, printable."""
-    text = str(value).encode("ascii", "backslashreplace").decode() if _CONTROL.search(str(value)) else str(value)
+    text = (
+        str(value).encode("ascii", "backslashreplace").decode() if _CONTROL.search(str(value)) else str(value)
+    )
     text = " ".join(text.split())
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -160,7 +171,9 @@ class _YamlTree:
                 if self._root is not None:
                     raise _failed(self._file, line, column, "holds a second document; keep one per file")
             elif isinstance(event, yaml.AliasEvent):
-                raise _failed(self._file, line, column, f"alias `*{shown(event.anchor)}`: write it out instead")
+                raise _failed(
+                    self._file, line, column, f"alias `*{shown(event.anchor)}`: write it out instead"
+                )
             elif isinstance(event, yaml.NodeEvent):
                 self._node(event, line, column)
             elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
@@ -172,7 +185,9 @@ class _YamlTree:
 
     def _node(self, event: Any, line: int, column: int) -> None:
         if event.anchor is not None:
-            raise _failed(self._file, line, column, f"anchor `&{shown(event.anchor)}`: anchors are not used here")
+            raise _failed(
+                self._file, line, column, f"anchor `&{shown(event.anchor)}`: anchors are not used here"
+            )
         if event.tag is not None:
             raise _failed(self._file, line, column, f"tag `{shown(event.tag)}`: tags are not used here")
         if isinstance(event, yaml.ScalarEvent):
@@ -196,7 +211,9 @@ class _YamlTree:
     def _name(self, name: str, line: int, column: int) -> None:
         if not name or _CONTROL.search(name):
             self._problems.append(
-                PolicyProblem(self._file, line, column, "document", f"`{shown(name)}` cannot be a member's name")
+                PolicyProblem(
+                    self._file, line, column, "document", f"`{shown(name)}` cannot be a member's name"
+                )
             )
         self._names[-1] = (name, line, column)
 
@@ -231,7 +248,9 @@ class _YamlTree:
                 problem = number if isinstance(number, str) else None
                 node.value = number
             elif _DOUBTFUL_NUMBER.fullmatch(text):
-                problem = f"`{shown(text)}` is read differently by different readers; write it as text, in quotes"
+                problem = (
+                    f"`{shown(text)}` is read differently by different readers; write it as text, in quotes"
+                )
         if problem:
             self._problems.append(PolicyProblem(self._file, line, column, "document", problem))
         return node
@@ -245,7 +264,9 @@ def _add_member(
     if name in parent.value:
         first = parent.keys[name][0]
         problems.append(
-            PolicyProblem(file, line, column, shown(name), f"`{shown(name)}` stands here twice, first in line {first}")
+            PolicyProblem(
+                file, line, column, shown(name), f"`{shown(name)}` stands here twice, first in line {first}"
+            )
         )
         return
     parent.value[name] = node
@@ -309,7 +330,9 @@ class _JsonTree:
         try:
             text, end = scanstring(self._text, index + 1, True)
         except ValueError:
-            raise self._failed(index, "text is not closed, or holds a bad escape or a bare control character") from None
+            raise self._failed(
+                index, "text is not closed, or holds a bad escape or a bare control character"
+            ) from None
         if _CONTROL.search(text):
             line, column = _position(self._text, index)
             self._problems.append(
