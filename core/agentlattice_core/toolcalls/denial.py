@@ -55,6 +55,7 @@ _REASONS: Final[Mapping[str, tuple[str, Retry]]] = {
     "NOT_COVERABLE": ("it would run where it cannot be governed", "never"),
     "EVENT_ID_CONFLICT": ("the same call was decided on before with other content", "change"),
     "OUTCOME_UNKNOWN": ("it was started before and nobody knows whether it finished", "never"),
+    "CLAIM_LAPSED": ("it was allowed before, but its caller was gone before it ran", "later"),
     "ALREADY_RAN": ("it ran before, and runs once only", "never"),
     "FORBIDDEN": ("this agent may not do it", "never"),
 }
@@ -102,6 +103,8 @@ def denial_from_result(
         status, reason = "pending", "APPROVAL_PENDING"
     elif result.status == "timed_out":
         status, reason = "timed_out", result.denial_reason or "approval_timeout"
+    elif result.status == "executed":
+        status, reason = "denied", "CLAIM_LAPSED"
     elif result.status == "policy_not_found":
         status, reason = "denied", result.denial_reason or "POLICY_NOT_FOUND"
     else:
@@ -255,6 +258,8 @@ def _next_step(status: Status, reason: str, retry: Retry, changes: list[str]) ->
         return (
             "Nothing was done. You may make the same call once more later; if it fails again, tell the user."
         )
+    if reason == "CLAIM_LAPSED":
+        return "Nothing was done. If it is still wanted, call the tool again as a new call."
     if retry == "later":
         return "Nothing was done. You may make the same call again later, or tell the user."
     if retry == "change":

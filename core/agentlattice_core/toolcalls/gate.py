@@ -28,6 +28,7 @@ from agentlattice_core.errors import (
     AgentLatticeTimeoutError,
     EventIdConflictError,
     ForbiddenError,
+    IllegalTransitionError,
     InvalidRequestError,
 )
 from agentlattice_core.results import ActionResult
@@ -57,6 +58,7 @@ _log = logging.getLogger("agentlattice")
 
 _MAX_EVENT_ID: Final = 1024
 _MAX_REMEMBERED: Final = 4096
+_RAN: Final = ("started", "succeeded", "failed", "unknown")
 _Ask = tuple[str, tuple[Any, ...], dict[str, Any]]
 _Answer = Permit | Denial
 _Asking = Generator[_Ask, ActionResult, _Answer]
@@ -179,11 +181,10 @@ class ToolGate:
         if deferrals:
             earlier = deferrals.claimed(event_id)
             if earlier is not None:
-                return self._already(prepared, (yield ("claim", (earlier,), {})))
+                return self._already(prepared, ActionResult("executed", earlier))
             key = prepared.deferral_key
             for action_id in deferrals.open(key):
-                result = yield ("claim", (action_id,), {})
-                answer = yield from self._resume(prepared, result)
+                answer = yield from self._claim(prepared, action_id)
                 if answer is None:
                     deferrals.drop(key, action_id)
                     continue
@@ -203,36 +204,43 @@ class ToolGate:
             return (yield from self._refuse(call, prepared.mapping.action_type, reason, error.message))
         if result.observed:
             return self._permit(prepared, result)
-        if result.claim is not None and (result.replayed or result.status != "executed"):
-            return self._already(prepared, result)
-        if result.status != "requested":
+        if result.status != "requested" or result.claim in _RAN:
             return self._settled(prepared, result)
-        if result.replayed and self.on_approval == "defer":
-            result = yield ("claim", (result.audit_event_id,), {})
-        answer = yield from self._resume(prepared, result)
+        if result.replayed:
+            answer = yield from self._claim(prepared, result.audit_event_id)
+        else:
+            answer = yield from self._decided(prepared, result)
         if answer is None:
             return self._already(prepared, result)
         if isinstance(answer, Denial) and answer.status == "pending":
             deferrals.add(prepared.deferral_key, result.audit_event_id)
         return answer
 
-    def _resume(
+    def _claim(self, prepared: _Prepared, action_id: str) -> Generator[_Ask, ActionResult, _Answer | None]:
+        """Take up an earlier question; None if its claim was taken before."""
+        try:
+            result = yield ("claim", (action_id,), {})
+        except IllegalTransitionError:
+            return None
+        return (yield from self._decided(prepared, result))
+
+    def _decided(
         self, prepared: _Prepared, result: ActionResult
     ) -> Generator[_Ask, ActionResult, _Answer | None]:
-        """Go on from the answer about an approval; None if another call holds its claim."""
+        """Wait for a person if one is asked and this gate waits; None if another call took the claim meanwhile."""
         if result.status == "requested" and self.on_approval != "defer" and result.approval_id is not None:
-            asked = result
-            result = yield ("await_approval", (result.approval_id, self.approval_timeout), {})
-            if result.status == "requested":
-                result = asked
-        if result.status == "executed" and not _held(result):
-            return None
+            try:
+                decided = yield ("await_approval", (result.approval_id, self.approval_timeout), {})
+            except IllegalTransitionError:
+                return None
+            if decided.status != "requested":
+                result = decided
         return self._settled(prepared, result)
 
     def _settled(self, prepared: _Prepared, result: ActionResult) -> _Answer:
         if result.observed or _held(result):
             return self._permit(prepared, result)
-        if result.status == "executed":
+        if result.claim in _RAN or (result.status == "executed" and result.claim != "lapsed"):
             return self._already(prepared, result)
         return denial_from_result(
             result,
@@ -259,9 +267,10 @@ class ToolGate:
     def _prepare(self, call: ToolCall) -> _Prepared:
         mapping = self.resolve(call.tool, call.target)
         arguments = canonical_arguments(call.arguments, call.schema, call.injected)
-        redactor = self._redactors.get(mapping.redact)
+        paths = tuple(mapping.redact)
+        redactor = self._redactors.get(paths)
         if redactor is None:
-            redactor = self._redactors[mapping.redact] = self.redactor.including(mapping.redact)
+            redactor = self._redactors[paths] = self.redactor.including(paths)
         decided = arguments.decided
         shown = redactor.redact(decided)
         digest = arguments.digest if shown is decided and not arguments.hidden else digest_of(shown)

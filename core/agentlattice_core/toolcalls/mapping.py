@@ -37,6 +37,7 @@ __all__ = [
     "arg",
     "default_action_type",
     "governed",
+    "mark_of",
 ]
 
 _T = TypeVar("_T")
@@ -114,8 +115,8 @@ class ToolMapping:
     beneficiary: Any = None
     category: Any = None
     on_behalf_of: Any = None
-    redact: tuple[str, ...] = ()
-    arguments: str | tuple[str, ...] = "all"
+    redact: Sequence[str] = ()
+    arguments: str | Sequence[str] = "all"
     _plain: bool = field(init=False, repr=False, compare=False)
     _constant: frozenset[str] = field(init=False, repr=False, compare=False)
 
@@ -333,7 +334,7 @@ def governed(
         beneficiary=beneficiary,
         category=category,
         on_behalf_of=on_behalf_of,
-        redact=redact if isinstance(redact, str) else tuple(redact),  # type: ignore[arg-type]
+        redact=redact if isinstance(redact, str) else tuple(redact),
         arguments=arguments if isinstance(arguments, str) else tuple(arguments),
     )
 
@@ -349,8 +350,8 @@ def _leave_mark(target: Any, mapping: ToolMapping) -> None:
         setattr(target, _MARK, mapping)
         if getattr(target, _MARK, None) is mapping:
             return
-    except Exception:
-        pass  # the object refuses attributes; the registry below holds its mark
+    except Exception:  # noqa: S110 - the object refuses attributes; the registry below holds its mark
+        pass
     key = id(target)
     try:
         reference = weakref.ref(target, lambda _: _registry.pop(key, None))

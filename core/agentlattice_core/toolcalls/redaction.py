@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final
@@ -25,13 +25,63 @@ __all__ = ["MARKER", "Redactor", "redact_text"]
 MARKER: Final = "[redacted]"
 _MARKER_NUMBER: Final = "[redacted number]"
 _MARKER_BOOLEAN: Final = "[redacted boolean]"
+_MARKERS: Final = (MARKER, _MARKER_NUMBER, _MARKER_BOOLEAN)
 
 _SECRET_NAMES: Final = frozenset(
-    "password passwd pwd passphrase passcode secret token api_key apikey api_token access_key accesskey secret_key "
-    "secretkey private_key privatekey access_token accesstoken refresh_token auth_token authtoken id_token session_token "
-    "session_id sessionid client_secret clientsecret authorization proxy_authorization cookie set_cookie credential "
-    "credentials bearer otp cvv cvc card_number cardnumber connection_string encryption_key signing_key webhook_secret "
-    "authentication ssn".split()
+    (
+        *(
+            "password",
+            "passwd",
+            "pwd",
+            "passphrase",
+            "passcode",
+            "secret",
+            "token",
+            "bearer",
+            "otp",
+            "cvv",
+            "cvc",
+            "ssn",
+        ),
+        *(
+            "api_key",
+            "apikey",
+            "api_token",
+            "access_key",
+            "accesskey",
+            "secret_key",
+            "secretkey",
+            "private_key",
+        ),
+        *(
+            "privatekey",
+            "encryption_key",
+            "signing_key",
+            "access_token",
+            "accesstoken",
+            "refresh_token",
+            "auth_token",
+        ),
+        *(
+            "authtoken",
+            "id_token",
+            "session_token",
+            "session_id",
+            "sessionid",
+            "client_secret",
+            "clientsecret",
+        ),
+        *(
+            "authorization",
+            "proxy_authorization",
+            "authentication",
+            "cookie",
+            "set_cookie",
+            "credential",
+            "credentials",
+        ),
+        *("card_number", "cardnumber", "connection_string", "webhook_secret"),
+    )
 )
 _SECRET_ENDINGS: Final = (
     "_password",
@@ -77,7 +127,9 @@ _SHAPES: Final = (
     r"[\"']?\s{0,4}(?:=|:)\s{0,4}[\"']?([^\s\"'&;,]{6,})",
     r"(?i)--?(?:password|passwd|passphrase|secret|token|api[_\-]?key)[ \t]+[\"']?([^\s\"'&;,\-][^\s\"'&;,]{5,})",
 )
-_CARD_SHAPE: Final = r"\d(?:[ \-]?\d){12,18}"
+_CARD_SHAPE: Final = r"\d(?:[ \-]?\d){12,}"
+# What one shape leaves may complete another; every pass leaves less, and more than two are not known to happen.
+_MOST_PASSES: Final = 8
 
 
 def _compiled(pattern: str) -> Any:
@@ -94,17 +146,23 @@ _CARD_ISSUERS: Final = re.compile(
     r"|3[47]\d{13}|6(?:011|5\d\d|4[4-9]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}"
 )
 _LEAST_CARD: Final = 10**12
+_DIGITS: Final = re.compile(r"[0-9]+")
+_LONGEST_CARD: Final = 19
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 
 
 def redact_text(text: str) -> str:
     """`text` without the secrets in it; everything else as it was."""
-    if _ANY.search(text) is not None:
-        for shape in _EACH:
-            text = _without_group(shape, text)
-    if _may_hold_card(text):
-        text = _without_cards(text)
+    for _ in range(_MOST_PASSES):
+        before = text
+        if _ANY.search(text) is not None:
+            for shape in _EACH:
+                text = _without_group(shape, text)
+        if _may_hold_card(text):
+            text = _without_cards(text)
+        if text == before:
+            break
     return text
 
 
@@ -134,7 +192,12 @@ class Redactor:
 
     def redact(self, value: Any) -> Any:
         """`value` (plain JSON) without secrets. The very same object if there are none."""
-        return _Walk(self).run(value)
+        for _ in range(_MOST_PASSES):
+            redacted = _Walk(self).run(value)
+            if redacted is value or redacted == value:
+                return value
+            value = redacted
+        return value
 
     def _names(self, name: str) -> bool:
         return _secret_name(name) or any(fnmatchcase(name, pattern) for pattern in self._anywhere)
@@ -169,7 +232,7 @@ class _Walk:
             for name, member in value.items():
                 self._texts.append(name)
                 if self._redactor._names(name):
-                    new = _marked(member)
+                    new = self._marked(member)
                 else:
                     new = self._step(name, member, open_paths) if open_paths else self._named(member, ())
                 if new is not member:
@@ -191,8 +254,24 @@ class _Walk:
         inner: set[tuple[tuple[str, ...], int]] = set()
         for path, position in open_paths:
             if _advance(path, position, name, inner):
-                return _marked(member)
+                return self._marked(member)
         return self._named(member, tuple(inner))
+
+    def _marked(self, value: Any) -> Any:
+        """`value` with every leaf replaced by the marker of its kind. Names inside may be secrets by their shape."""
+        kind = type(value)
+        if kind is dict:
+            self._texts.extend(value)
+            return {name: self._marked(member) for name, member in value.items()}
+        if kind is list:
+            return [self._marked(item) for item in value]
+        if value is None:
+            return None
+        if kind is bool:
+            return _MARKER_BOOLEAN
+        if kind is str:
+            return value if value in _MARKERS else MARKER
+        return _MARKER_NUMBER
 
 
 def _advance(path: tuple[str, ...], position: int, name: str, into: set[tuple[tuple[str, ...], int]]) -> bool:
@@ -209,23 +288,6 @@ def _advance(path: tuple[str, ...], position: int, name: str, into: set[tuple[tu
         return True
     into.add((path, position + 1))
     return False
-
-
-def _marked(value: Any) -> Any:
-    """`value` with every leaf replaced by the marker of its kind."""
-    kind = type(value)
-    if kind is dict:
-        # Names inside a secret may be secrets too (`{"credentials": {"hunter2": true}}`), so shapes still apply to them.
-        return {name: _marked(member) for name, member in value.items()}
-    if kind is list:
-        return [_marked(item) for item in value]
-    if value is None:
-        return None
-    if kind is bool:
-        return _MARKER_BOOLEAN
-    if kind is str:
-        return value if value in (MARKER, _MARKER_NUMBER, _MARKER_BOOLEAN) else MARKER
-    return _MARKER_NUMBER
 
 
 def _shaped(value: Any) -> Any:
@@ -266,14 +328,28 @@ def _without_cards(text: str) -> str:
     parts: list[str] = []
     end = 0
     for match in _CARD.finditer(text):
-        start, stop = match.span()
-        if (start and text[start - 1].isdigit()) or (stop < len(text) and text[stop].isdigit()):
-            continue  # part of a longer number
-        digits = match.group().replace(" ", "").replace("-", "")
-        if _is_card(digits):
+        for start, stop in _cards(match.group(), match.start()):
             parts += (text[end:start], MARKER)
             end = stop
     return "".join((*parts, text[end:])) if parts else text
+
+
+def _cards(run: str, offset: int) -> Iterator[tuple[int, int]]:
+    """Where card numbers lie in a run of digits with single separators: whole groups, next to each other."""
+    groups = [(match.start(), match.end()) for match in _DIGITS.finditer(run)]
+    first = 0
+    while first < len(groups):
+        digits = ""
+        for last in range(first, len(groups)):
+            start, stop = groups[last]
+            digits += run[start:stop]
+            if len(digits) > _LONGEST_CARD:
+                break
+            if _is_card(digits):
+                yield offset + groups[first][0], offset + stop
+                first = last
+                break
+        first += 1
 
 
 def _is_card(digits: str) -> bool:
