@@ -1,0 +1,275 @@
+"""CrewAI's tool hooks: who is calling, tools that appear at kickoff, and cached results.
+
+- The decision is made by the gate on the tool, on the arguments the tool is about to receive: hooks see raw
+  ones, and a later hook can still change them. The hook before a call tells the gate who is calling, and puts
+  a gate on every tool that has none: delegation, manager, memory and MCP tools exist only from kickoff on.
+- A cached result never reaches the tool, so the hooks ask about it themselves. What is denied is taken out of
+  the cache, so that the refusal comes from the tool: a tool's refusal is never the task's answer, a blocked
+  call's text could be.
+- CrewAI runs the tool when a hook raises. Nothing is raised here: what goes wrong blocks the call.
+- The hook after the call shows the model the denial document, whatever CrewAI made of it meanwhile.
+- Only CrewAI's public hook functions are used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from crewai.hooks.contexts import StepContext
+from crewai.hooks.dispatch import (
+    HookAborted,
+    InterceptionPoint,
+    get_hooks,
+    get_scoped_hooks,
+    register,
+    scoped_hooks,
+    unregister,
+)
+from crewai.hooks.llm_hooks import LLMCallHookContext
+
+from agentlattice_core.toolcalls.call import Denial, ToolCall
+from agentlattice_integrations.crewai.deadlines import note_model_call
+from agentlattice_integrations.crewai.governor import Governor
+from agentlattice_integrations.crewai.hosted import hosted_tools
+from agentlattice_integrations.crewai.scope import (
+    CallScope,
+    enter_scope,
+    ids_of,
+    leave_scope,
+    run_of,
+    scope_of,
+)
+from agentlattice_integrations.crewai.tool_gate import gate_of, gate_tool, kind_of, original_tool
+
+__all__ = ["CallHooks", "GovernorFor"]
+
+_log = logging.getLogger("agentlattice")
+_SOURCE = "agentlattice"
+
+GovernorFor = Callable[[Any], Governor | None]
+"""Says who governs a call, from the hook's context; None: it is not governed here."""
+
+
+class _HookContext(Protocol):
+    """What CrewAI hands to a tool hook, as far as it is used here."""
+
+    tool_name: str
+    tool_input: dict[str, Any]
+    tool: Any
+    agent: Any
+    task: Any
+    crew: Any
+    tool_result: str | None
+    raw_tool_result: Any
+
+
+class CallHooks:
+    """The hooks before and after a tool call, before a task, and the one that notes when an agent began.
+
+    `governor_for` says who governs a call.
+    """
+
+    def __init__(self, governor_for: GovernorFor) -> None:
+        self._governor_for = governor_for
+        self._points: dict[InterceptionPoint, Callable[[Any], Any]] = {
+            InterceptionPoint.PRE_TOOL_CALL: self.before_call,
+            InterceptionPoint.POST_TOOL_CALL: self.after_call,
+            InterceptionPoint.PRE_MODEL_CALL: self.before_model_call,
+            InterceptionPoint.PRE_STEP: self.before_task,
+        }
+
+    def register(self) -> None:
+        """Put the hooks into CrewAI's process-wide lists, once; doing it again puts back what was cleared."""
+        for point, hook in self._points.items():
+            if hook not in get_hooks(point):
+                register(point, hook)
+
+    def unregister(self) -> None:
+        """Take the hooks out of CrewAI's process-wide lists."""
+        for point, hook in self._points.items():
+            unregister(point, hook)
+
+    @contextmanager
+    def scoped(self) -> Iterator[None]:
+        """The hooks for what runs inside, beside the scoped hooks that are there already."""
+        points = {point: [*get_scoped_hooks(point)] for point in InterceptionPoint}
+        for point, hook in self._points.items():
+            points[point].append(hook)
+        with scoped_hooks(points):
+            yield
+
+    def before_call(self, context: _HookContext) -> bool | None:
+        """Before a tool call: False blocks it, None lets it go on to the gate on the tool."""
+        try:
+            if scope_of(context.tool_input) is not None:
+                return None
+            governor = self._governor_for(context)
+            if governor is None or context.tool is None:
+                return None
+            scope = _opened(governor, context)
+        except Exception:
+            _log.exception("a tool call was blocked: it cannot be told who makes it")
+            return False
+        try:
+            _gate_everything(governor, context)
+            if _cached(context) is not None and _refuses_cached(scope, context):
+                _forget_cached(context)
+        except Exception as error:
+            _block(scope, context, error)
+            return False
+        return None
+
+    def after_call(self, context: _HookContext) -> str | None:
+        """After a tool call, blocked or not: the text the model reads, or None to leave it as it is."""
+        scope = scope_of(context.tool_input)
+        if scope is None:
+            return None
+        try:
+            leave_scope(scope)
+            if scope.attempts == 0 and scope.denial is None and _is_from_cache(context):
+                _refuses_cached(scope, context)
+            if scope.denial is not None:
+                _allow_the_same_again(context)
+        except Exception as error:
+            _block(scope, context, error)
+        return None if scope.denial is None else scope.denial.text
+
+    def before_model_call(self, context: LLMCallHookContext) -> None:
+        """Before a model call: note when the agent began, and refuse to offer it tools that the provider runs
+        itself.
+        """
+        note_model_call(context)
+        if not hosted_tools(context.llm):
+            return
+        governor = self._governor_for(context)
+        if governor is not None and governor.settings.hosted_tools == "refuse":
+            named = ", ".join(f"`{name}`" for name in hosted_tools(context.llm))
+            raise HookAborted(
+                f"the model was to be given tools that its provider runs, which cannot be governed: {named}; remove them, "
+                'or govern with hosted_tools="allow"',
+                _SOURCE,
+            )
+
+    def before_task(self, context: StepContext) -> None:
+        """Before a task starts, where its governor asks about that: raises HookAborted, which ends the run,
+        if it may not.
+        """
+        if context.kind != "task":
+            return
+        try:
+            governor = self._governor_for(context)
+            if governor is None or governor.start_of_task is None:
+                return
+            told = {
+                "task": context.step_name,
+                "agent": context.agent_role,
+                "context": context.payload or None,
+            }
+            call = governor.tool_call(
+                "task",
+                {name: str(value) for name, value in told.items() if value is not None},
+                kind="executor",
+                target=governor.start_of_task,
+                run=run_of(context),
+                context=ids_of(context),
+            )
+            answer = governor.gate.authorize_sync(call)
+        except Exception as error:
+            raise HookAborted(
+                f"the task could not be governed, so it did not start: {error}", _SOURCE
+            ) from error
+        if isinstance(answer, Denial):
+            raise HookAborted(answer.text, _SOURCE)
+        answer.succeeded()
+
+
+def _opened(governor: Governor, context: _HookContext) -> CallScope:
+    scope = CallScope(
+        governor,
+        original_tool(context.tool),
+        context.tool_input,
+        agent=context.agent,
+        task=context.task,
+        run=run_of(context),
+        context=ids_of(context),
+    )
+    enter_scope(scope)
+    return scope
+
+
+def _gate_everything(governor: Governor, context: _HookContext) -> None:
+    """Put a gate on this tool and on its neighbours: with two tools of one name, CrewAI may run the other
+    one.
+    """
+    executor = getattr(context.agent, "agent_executor", None)
+    held = (*(getattr(executor, "tools", None) or ()), *(getattr(context.agent, "tools", None) or ()))
+    for tool in (context.tool, *held):
+        if gate_of(original_tool(tool)) is None:
+            placed = gate_tool(tool, governor)
+            placed.note(getattr(context.agent, "role", None))
+
+
+def _block(scope: CallScope, context: _HookContext, error: Exception) -> None:
+    _log.error("a call of tool `%s` was blocked", context.tool_name, exc_info=error)
+    message = f"the tool could not be governed, so it did not run ({type(error).__name__})"
+    scope.denial = scope.governor.gate.refuse_sync(_as_call(scope, context), "NOT_COVERABLE", message)
+
+
+# --- cached results
+# -------------------------------------------------------------------------------------------------
+
+
+def _cached(context: _HookContext) -> Any:
+    cache = getattr(getattr(context.agent, "tools_handler", None), "cache", None)
+    return None if cache is None else cache.read(tool=context.tool_name, input=_cache_key(context))
+
+
+def _cache_key(context: _HookContext) -> str:
+    return json.dumps(context.tool_input) if context.tool_input else ""
+
+
+def _is_from_cache(context: _HookContext) -> bool:
+    cached = _cached(context)
+    return cached is not None and context.raw_tool_result is cached
+
+
+def _forget_cached(context: _HookContext) -> None:
+    # CrewAI reads a stored None as "not cached"; there is no other public way to take an entry out.
+    context.agent.tools_handler.cache.add(tool=context.tool_name, input=_cache_key(context), output=None)
+
+
+def _refuses_cached(scope: CallScope, context: _HookContext) -> bool:
+    """Ask about a cached result, which takes no start of the tool; whether it was refused."""
+    scope.attempts += 1
+    answer = scope.governor.gate.authorize_sync(_as_call(scope, context))
+    if isinstance(answer, Denial):
+        scope.denial = scope.refused_in_advance = answer
+        return True
+    answer.succeeded()
+    return False
+
+
+def _as_call(scope: CallScope, context: _HookContext) -> ToolCall:
+    """The call as the hook sees it: raw arguments, validated by the gate with the tool's own schema."""
+    return scope.governor.tool_call(
+        context.tool_name,
+        context.tool_input,
+        attempt=max(1, scope.attempts),
+        kind=kind_of(scope.tool),
+        target=scope.tool,
+        schema=getattr(scope.tool, "args_schema", None),
+        run=scope.run,
+        context=scope.context,
+    )
+
+
+def _allow_the_same_again(context: _HookContext) -> None:
+    # CrewAI refuses to make the same text call twice in a row, and a refused call was not made: the model is
+    # told to come back with the same arguments when a person has approved.
+    handler = getattr(context.agent, "tools_handler", None)
+    if handler is not None:
+        handler.last_used_tool = None
