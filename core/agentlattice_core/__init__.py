@@ -1,1 +1,90 @@
-"""AgentLattice: governance for what AI agents do."""
+"""AgentLattice: governance for what AI agents do.
+
+    from agentlattice_core import AgentLattice
+
+    al = AgentLattice.embedded("governance.db", policies="policies.yaml", agent="ci-deployer")
+    await al.gate("db.migrate", metadata={"table": "users"})
+
+Every name that the hosted product's client exports is exported here too, so that code written for it needs one changed
+import.
+"""
+
+from agentlattice_core.client import AgentLattice
+from agentlattice_core.errors import (
+    AgentLatticeDeniedError,
+    AgentLatticeError,
+    AgentLatticeTimeoutError,
+    ApprovalTimeoutError,
+    AuditError,
+    EventIdConflictError,
+    ForbiddenError,
+    IllegalTransitionError,
+    InvalidRequestError,
+    NotFoundError,
+    NotRecordedError,
+    NotYourEventError,
+    PolicyDocumentError,
+    PolicyProblem,
+    StoreError,
+)
+from agentlattice_core.results import (
+    ActionOptions,
+    ActionResult,
+    ApprovalRequest,
+    AuditEvent,
+    AuditResult,
+    CanIResult,
+    ConditionResult,
+    DelegationEntry,
+    DelegationsResult,
+    GovernanceEvent,
+    PoliciesResult,
+    PolicySummary,
+    PostureComponent,
+    PostureResult,
+    ReportOutcome,
+    ReportResult,
+    RevokeResult,
+    RuleResult,
+    VerifyResult,
+    WhoamiResult,
+)
+
+__all__ = [
+    "ActionOptions",
+    "ActionResult",
+    "AgentLattice",
+    "AgentLatticeDeniedError",
+    "AgentLatticeError",
+    "AgentLatticeTimeoutError",
+    "ApprovalRequest",
+    "ApprovalTimeoutError",
+    "AuditError",
+    "AuditEvent",
+    "AuditResult",
+    "CanIResult",
+    "ConditionResult",
+    "DelegationEntry",
+    "DelegationsResult",
+    "EventIdConflictError",
+    "ForbiddenError",
+    "GovernanceEvent",
+    "IllegalTransitionError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "NotRecordedError",
+    "NotYourEventError",
+    "PoliciesResult",
+    "PolicyDocumentError",
+    "PolicyProblem",
+    "PolicySummary",
+    "PostureComponent",
+    "PostureResult",
+    "ReportOutcome",
+    "ReportResult",
+    "RevokeResult",
+    "RuleResult",
+    "StoreError",
+    "VerifyResult",
+    "WhoamiResult",
+]

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+import orjson
 
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.results import ActionOptions
@@ -41,6 +43,7 @@ _MAX_NAME = 200
 _WHOLE_DIGITS = 20
 _FRACTION_DIGITS = 18
 _SAFE_INTEGER = 2**53
+_TEXTS = ("currency", "beneficiary", "category", "on_behalf_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Action:
 
     action_type: str
     data_accessed: tuple[Mapping[str, Any], ...] = ()
-    metadata: Mapping[str, Any] = ()  # type: ignore[assignment]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     amount: Decimal | None = None
     currency: str | None = None
     beneficiary: str | None = None
@@ -60,6 +63,8 @@ class Action:
     on_behalf_of: str | None = None
     event_id: str | None = None
     trusted: frozenset[str] = frozenset()
+    content: bytes = b"{}"
+    """What was asked for as JSON text, taken when the action was built: what is recorded and shown to approvers."""
 
     @classmethod
     def build(
@@ -75,34 +80,55 @@ class Action:
         """
         given = options if options is not None else ActionOptions()
         metadata = _checked_metadata(given.metadata)
-        amount = given.amount if given.amount is not None else metadata.get("amount")
-        return cls(
-            action_type=_checked_action_type(action_type),
-            data_accessed=_checked_data_accessed(given.data_accessed),
-            metadata=metadata,
-            amount=None if amount is None else _amount_or_none(amount, strict=given.amount is not None),
-            currency=_checked_text("currency", given.currency, metadata),
-            beneficiary=_checked_text("beneficiary", given.beneficiary, metadata),
-            category=_checked_text("category", given.category, metadata),
-            on_behalf_of=_checked_text("on_behalf_of", given.on_behalf_of, {}),
-            event_id=_checked_text("event_id", given.event_id, {}),
-            trusted=frozenset(trusted),
-        )
-
-    def content(self) -> dict[str, Any]:
-        """What was asked for, as JSON members: recorded, shown to approvers, and compared when an event id comes again."""
-        content: dict[str, Any] = {"action_type": self.action_type}
-        if self.data_accessed:
-            content["data_accessed"] = [dict(item) for item in self.data_accessed]
-        if self.metadata:
-            content["metadata"] = dict(self.metadata)
-        if self.amount is not None:
-            content["amount"] = format(self.amount, "f")
-        for name in ("currency", "beneficiary", "category", "on_behalf_of"):
-            value = getattr(self, name)
+        content: dict[str, Any] = {"action_type": _checked_action_type(action_type)}
+        data_accessed = _checked_data_accessed(given.data_accessed)
+        if data_accessed:
+            content["data_accessed"] = data_accessed
+        if metadata:
+            content["metadata"] = metadata
+        amount = None
+        if given.amount is not None:
+            amount = parse_amount(given.amount)
+        elif "amount" in metadata:
+            amount = _amount_or_none(metadata["amount"])
+        if amount is not None:
+            content["amount"] = format(amount, "f")
+        for name in _TEXTS:
+            value = _checked_text(name, getattr(given, name), metadata)
             if value is not None:
                 content[name] = value
-        return content
+        return cls._of(content, amount, given.event_id, trusted)
+
+    @classmethod
+    def from_content(cls, content: bytes, event_id: str | None = None, trusted: Iterable[str] = ()) -> Action:
+        """The action that `content` was taken from, for deciding on it again. Raises InvalidRequestError if it is not JSON."""
+        try:
+            members = orjson.loads(content)
+            amount = parse_amount(members["amount"]) if "amount" in members else None
+            return cls._of(members, amount, event_id, trusted)
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise InvalidRequestError(f"a recorded action cannot be read: {error}") from error
+
+    @classmethod
+    def _of(
+        cls, content: dict[str, Any], amount: Decimal | None, event_id: Any, trusted: Iterable[str]
+    ) -> Action:
+        # What is decided on must be what is recorded, whatever the caller does to its dictionaries meanwhile.
+        text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS, default=_plain)
+        members = orjson.loads(text)
+        return cls(
+            action_type=members["action_type"],
+            data_accessed=tuple(members.get("data_accessed", ())),
+            metadata=members.get("metadata", {}),
+            amount=amount,
+            currency=members.get("currency"),
+            beneficiary=members.get("beneficiary"),
+            category=members.get("category"),
+            on_behalf_of=members.get("on_behalf_of"),
+            event_id=_checked_text("event_id", event_id, {}),
+            trusted=frozenset(trusted),
+            content=text,
+        )
 
 
 def check_json(value: Any, where: str, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> None:
@@ -171,14 +197,21 @@ def parse_amount(value: Any, where: str = "amount") -> Decimal:
     return abs(amount) if exponent <= 0 else amount.quantize(Decimal(1))
 
 
-def _amount_or_none(value: Any, *, strict: bool) -> Decimal | None:
+def _amount_or_none(value: Any) -> Decimal | None:
     """A metadata member called `amount` need not be money; what the caller passed as `amount` must be."""
     try:
         return parse_amount(value)
     except InvalidRequestError:
-        if strict:
-            raise
         return None
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and tuples that `check_json` let through, as what JSON has for them."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return list(value)
+    raise TypeError(f"a value of type `{type(value).__name__}` is not JSON")
 
 
 def _checked_action_type(action_type: Any) -> str:
@@ -223,7 +256,7 @@ def _checked_data_accessed(items: Any) -> tuple[Mapping[str, Any], ...]:
 
 def _checked_text(name: str, value: Any, metadata: Mapping[str, Any]) -> str | None:
     if value is None:
-        stand_in = metadata.get(name)
+        stand_in = metadata.get(name) if name != "on_behalf_of" else None
         return stand_in if isinstance(stand_in, str) and stand_in else None
     if not isinstance(value, str) or not value or len(value) > 1024:
         raise InvalidRequestError(f"{name}: `{_short(value)}` must be text of 1 to 1024 characters")

@@ -1,0 +1,58 @@
+"""Registered agents: who an acting agent is, as policy may know it.
+
+- An agent is registered before it acts; its id never changes, whatever tags and grants it gets later.
+- Tags and grants are what the operator says of an agent, never what the agent says of itself in an action.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from agentlattice_core.batch import Batch
+from agentlattice_core.errors import InvalidRequestError, NotFoundError
+from agentlattice_core.principals import AgentFacts
+from agentlattice_core.stores.base import Document
+
+__all__ = ["agent_facts", "check_name", "register"]
+
+
+class _State(Protocol):
+    def get(self, kind: str, key: str) -> Document | None: ...
+
+
+def check_name(name: Any, what: str) -> str:
+    """`name` if it can name an agent or a person: 1 to 200 printable characters. Raises InvalidRequestError."""
+    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable() or name != name.strip():
+        raise InvalidRequestError(f"{what} `{name!s:.80}` must be 1 to 200 printable characters")
+    return name
+
+
+def agent_facts(state: _State, name: str) -> AgentFacts:
+    """What policy may know of the agent. Raises NotFoundError if nobody registered it."""
+    document = state.get("agent", name)
+    if document is None:
+        raise NotFoundError(f"agent `{name}` is not registered")
+    return AgentFacts(name, document["id"], frozenset(document["tags"]), frozenset(document["grants"]))
+
+
+def register(
+    batch: Batch, name: str, *, tags: Iterable[str] | None, grants: Iterable[str] | None, owner: str | None, by: dict[str, Any]
+) -> str:
+    """Register an agent, or change what is said of it; what is None stays as it is. Returns its id."""
+    known = batch.get("agent", check_name(name, "agent"))
+    before = known or {"id": f"agt_{os.urandom(10).hex()}", "tags": [], "grants": [], "owner": None}
+    after = {
+        "id": before["id"],
+        "tags": sorted(set(tags)) if tags is not None else before["tags"],
+        "grants": sorted(set(grants)) if grants is not None else before["grants"],
+        "owner": owner if owner is not None else before["owner"],
+    }
+    if known is None or any(known[member] != value for member, value in after.items()):
+        data = {"agent": name, "agent_id": after["id"], "tags": after["tags"], "grants": after["grants"]}
+        if after["owner"] is not None:
+            data["owner"] = after["owner"]
+        batch.record("agent", by, {"event": "registered" if known is None else "changed", **data})
+    agent_id: str = after["id"]
+    return agent_id

@@ -1,0 +1,629 @@
+"""`AgentLattice`: what an agent, or the person who decides, calls.
+
+- Every method exists twice: a coroutine function, and a blocking twin named `*_sync`. A twin may be called on a running
+  event loop; it blocks that loop while it waits, and starts no loop of its own.
+- A client acts for one agent or for one operator, never both: what it may do follows from that.
+- Embedded, both names are what the process says they are. See docs/security-model.md for what that is worth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from agentlattice_core import admission, approvals, introspection, policies, verification
+from agentlattice_core.actions import Action
+from agentlattice_core.admission import Caller
+from agentlattice_core.agents import check_name, register
+from agentlattice_core.batch import Batch
+from agentlattice_core.clock import Clock
+from agentlattice_core.engine import Engine, open_engine, release
+from agentlattice_core.errors import (
+    AgentLatticeDeniedError,
+    AgentLatticeError,
+    AgentLatticeTimeoutError,
+    ForbiddenError,
+    InvalidRequestError,
+)
+from agentlattice_core.notifications import EVENT_TYPES, notification
+from agentlattice_core.policy.document import PolicyDocument
+from agentlattice_core.principals import Operator, Role
+from agentlattice_core.results import (
+    ActionOptions,
+    ActionResult,
+    ApprovalRequest,
+    AuditResult,
+    CanIResult,
+    GovernanceEvent,
+    PoliciesResult,
+    ReportOutcome,
+    ReportResult,
+    VerifyResult,
+    WhoamiResult,
+)
+from agentlattice_core.stores.base import Row
+from agentlattice_core.waiting import until_resolved, until_resolved_sync
+
+__all__ = ["AgentLattice", "PolicySource"]
+
+T = TypeVar("T")
+
+Mode = Literal["enforce", "observe"]
+PolicySource = str | os.PathLike[str] | PolicyDocument
+"""A policy file, or a document already read."""
+
+_EIGHT_HOURS_MS = 8 * 60 * 60 * 1000
+
+
+class AgentLattice:
+    """A client of the governance core.
+
+    `AgentLattice.embedded(...)` opens a local file; nothing else is needed. `gate_poll_timeout_ms` bounds how long
+    `gate` waits for a person, beside the approval's own deadline.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        base_url: str,
+        gate_poll_timeout_ms: int = _EIGHT_HOURS_MS,
+        gate_poll_interval_ms: int = 5000,
+    ) -> None:
+        """A client of a service. This release has no service; use `AgentLattice.embedded`."""
+        raise AgentLatticeError(
+            "NOT_AVAILABLE", f"this release cannot speak to a service (`{base_url}`); use the embedded form"
+        )
+
+    @classmethod
+    def embedded(
+        cls,
+        path: str | os.PathLike[str] = "governance.db",
+        *,
+        policies: PolicySource | Sequence[PolicySource] | None = None,
+        agent: str | None = None,
+        operator: str | None = None,
+        role: Role = "member",
+        groups: Iterable[str] = (),
+        tags: Iterable[str] | None = None,
+        grants: Iterable[str] | None = None,
+        owner: str | None = None,
+        mode: Mode = "enforce",
+        clock: Clock | None = None,
+        gate_poll_timeout_ms: int = _EIGHT_HOURS_MS,
+    ) -> AgentLattice:
+        """Open the log in the SQLite file at `path`, creating it if it is not there.
+
+        `policies` are files to apply if their content has changed since they were last applied. `agent` names who
+        acts (default: the program's name is never guessed; without it, only an operator's methods work), with what the
+        operator says of it: `tags`, `grants` and `owner`. `operator` names the person who decides, with `role` and
+        `groups`. In `mode="observe"` everything is decided and recorded, and everything runs.
+
+        Raises StoreError, PolicyDocumentError, InvalidRequestError.
+        """
+        if agent is not None and operator is not None:
+            raise InvalidRequestError("name an agent or an operator, not both: nobody decides on their own requests")
+        if mode not in ("enforce", "observe"):
+            raise InvalidRequestError(f"mode `{mode}` must be `enforce` or `observe`")
+        if gate_poll_timeout_ms < 0:
+            raise InvalidRequestError(f"gate_poll_timeout_ms `{gate_poll_timeout_ms}` must not be negative")
+        documents = _documents(policies)  # read before anything is opened: a typo must change nothing
+        engine = open_engine(path, clock)
+        try:
+            client = cls._over(engine, mode, gate_poll_timeout_ms)
+            if operator is not None:
+                client._operator = Operator(check_name(operator, "operator"), role, frozenset(groups))
+            if agent is not None:
+                client._caller = Caller(check_name(agent, "agent"), mode)
+                client._register(tags, grants, owner)
+            for name, digest, document in documents:
+                client._publish(document, name, digest, prune=True, force=False)
+        except BaseException:
+            release(engine)
+            raise
+        return client
+
+    @classmethod
+    def _over(cls, engine: Engine, mode: Mode, gate_poll_timeout_ms: int) -> AgentLattice:
+        client = object.__new__(cls)
+        client._engine = engine
+        client._mode = mode
+        client._gate_patience = gate_poll_timeout_ms / 1000
+        client._caller = None
+        client._operator = None
+        client._ends = []
+        client._closed = False
+        return client
+
+    _engine: Engine
+    _mode: Mode
+    _gate_patience: float
+    _caller: Caller | None
+    _operator: Operator | None
+    _ends: list[Callable[[], None]]
+    _closed: bool
+
+    def for_agent(
+        self,
+        agent: str,
+        *,
+        tags: Iterable[str] | None = None,
+        grants: Iterable[str] | None = None,
+        owner: str | None = None,
+    ) -> AgentLattice:
+        """A client on the same log that acts for `agent`."""
+        client = self._sibling()
+        client._caller = Caller(check_name(agent, "agent"), self._mode)
+        client._register(tags, grants, owner)
+        return client
+
+    def for_operator(self, operator: str, *, role: Role = "member", groups: Iterable[str] = ()) -> AgentLattice:
+        """A client on the same log that decides for the person `operator`."""
+        client = self._sibling()
+        client._operator = Operator(check_name(operator, "operator"), role, frozenset(groups))
+        return client
+
+    def _sibling(self) -> AgentLattice:
+        self._engine.users += 1
+        return self._over(self._engine, self._mode, int(self._gate_patience * 1000))
+
+    def _register(self, tags: Iterable[str] | None, grants: Iterable[str] | None, owner: str | None) -> None:
+        caller = self._acting()
+
+        def command(batch: Batch) -> str:
+            return register(batch, caller.agent, tags=tags, grants=grants, owner=owner, by={"system": "open"})
+
+        self._engine.run(command)
+
+    # Who this is
+
+    @property
+    def mode(self) -> Mode:
+        """`enforce` or `observe`."""
+        return self._mode
+
+    @property
+    def agent(self) -> str | None:
+        """The name of the agent this client acts for."""
+        return self._caller.agent if self._caller is not None else None
+
+    @property
+    def org_id(self) -> str:
+        """The id of the organisation, which is the id of its log."""
+        return self._engine.store.log_id
+
+    def _acting(self) -> Caller:
+        if self._caller is None:
+            raise ForbiddenError("this client acts for no agent; open it with `agent=`")
+        return self._caller
+
+    def _deciding(self) -> Operator:
+        if self._operator is None:
+            raise ForbiddenError("deciding takes an operator, and this client is not one; open it with `operator=`")
+        return self._operator
+
+    # Acting
+
+    async def execute(
+        self,
+        action_type: str,
+        options: ActionOptions | None = None,
+        *,
+        context: Mapping[str, Any] | None = None,
+        trusted: Iterable[str] = (),
+        **fields: Any,
+    ) -> ActionResult:
+        """Submit an action and return at once with what was decided.
+
+        The action's data comes as `ActionOptions` or as its members by keyword. `context` holds the framework's own
+        ids; `trusted` names members that the model had no say in. Raises InvalidRequestError, EventIdConflictError,
+        NotRecordedError.
+        """
+        return await self._engine.run_async(*self._execution(action_type, options, context, trusted, fields))
+
+    def execute_sync(
+        self,
+        action_type: str,
+        options: ActionOptions | None = None,
+        *,
+        context: Mapping[str, Any] | None = None,
+        trusted: Iterable[str] = (),
+        **fields: Any,
+    ) -> ActionResult:
+        """As `execute`."""
+        return self._engine.run(*self._execution(action_type, options, context, trusted, fields))
+
+    def _execution(
+        self,
+        action_type: str,
+        options: ActionOptions | None,
+        context: Mapping[str, Any] | None,
+        trusted: Iterable[str],
+        fields: dict[str, Any],
+    ) -> tuple[Callable[[Batch], ActionResult], Callable[[ActionResult], None]]:
+        caller = self._acting()
+        if context:
+            caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
+        action = Action.build(action_type, _options(options, fields), trusted=trusted)
+        in_force = self._engine.policies
+
+        def command(batch: Batch) -> ActionResult:
+            return admission.execute(in_force, batch, caller, action)
+
+        return command, self._abandoned
+
+    def _abandoned(self, result: ActionResult) -> None:
+        """The caller was cancelled before it got its answer, so what it was admitted for will not run."""
+        if result.claim == "started" and not result.replayed:
+            caller = self._acting()
+            self._engine.post(lambda batch: admission.abandon(batch, caller, result.audit_event_id))
+
+    async def gate(
+        self, action_type: str, options: ActionOptions | None = None, **fields: Any
+    ) -> ActionResult:
+        """Submit an action and return once it may run; the caller then holds its claim.
+
+        Raises AgentLatticeDeniedError, AgentLatticeTimeoutError, and AgentLatticeError with code POLICY_NOT_FOUND.
+        """
+        result = await self.execute(action_type, options, **fields)
+        if result.status == "requested" and not result.observed and result.approval_id is not None:
+            result = await self.await_approval(result.approval_id, self._gate_patience)
+        return _passed(result, action_type)
+
+    def gate_sync(self, action_type: str, options: ActionOptions | None = None, **fields: Any) -> ActionResult:
+        """As `gate`."""
+        result = self.execute_sync(action_type, options, **fields)
+        if result.status == "requested" and not result.observed and result.approval_id is not None:
+            result = self.await_approval_sync(result.approval_id, self._gate_patience)
+        return _passed(result, action_type)
+
+    async def await_approval(self, approval_id: str, timeout: float | None = None) -> ActionResult:  # noqa: ASYNC109
+        """Wait until a person has decided, at most `timeout` seconds, and claim the action if it was approved.
+
+        The answer is `executed` if the caller now holds the claim, `denied`, `timed_out`, or `requested` if nobody has
+        decided yet. Raises IllegalTransitionError if somebody else claimed it first.
+        """
+        approval = await until_resolved(self._engine, approval_id, timeout)
+        return await self.claim(approval["action"])
+
+    def await_approval_sync(self, approval_id: str, timeout: float | None = None) -> ActionResult:
+        """As `await_approval`."""
+        approval = until_resolved_sync(self._engine, approval_id, timeout)
+        return self.claim_sync(approval["action"])
+
+    async def claim(self, audit_event_id: str) -> ActionResult:
+        """Take the right to run an approved action, once. Raises IllegalTransitionError if it was taken before."""
+        return await self._engine.run_async(self._claiming(audit_event_id), self._abandoned)
+
+    def claim_sync(self, audit_event_id: str) -> ActionResult:
+        """As `claim`."""
+        return self._engine.run(self._claiming(audit_event_id), self._abandoned)
+
+    def _claiming(self, audit_event_id: str) -> Callable[[Batch], ActionResult]:
+        caller, in_force = self._acting(), self._engine.policies
+        return lambda batch: admission.claim(in_force, batch, caller, audit_event_id)
+
+    def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
+        """Note how a claimed run went (`succeeded`, `failed`, `unknown`), without waiting for the disk.
+
+        If the process dies before it is written, the claim goes on reading `started`: nobody can say how it went.
+        """
+        caller = self._acting()
+        self._engine.post(
+            lambda batch: admission.record_claim_outcome(batch, caller, audit_event_id, claim, message)
+        )
+
+    async def record_refusal(
+        self, action_type: str, reason: str, message: str, context: Mapping[str, Any] | None = None
+    ) -> ActionResult:
+        """Record an attempt that could not even become an action; the answer is `denied`."""
+        return await self._engine.run_async(self._refusal(action_type, reason, message, context))
+
+    def record_refusal_sync(
+        self, action_type: str, reason: str, message: str, context: Mapping[str, Any] | None = None
+    ) -> ActionResult:
+        """As `record_refusal`."""
+        return self._engine.run(self._refusal(action_type, reason, message, context))
+
+    def _refusal(
+        self, action_type: str, reason: str, message: str, context: Mapping[str, Any] | None
+    ) -> Callable[[Batch], ActionResult]:
+        caller = self._acting()
+        if context:
+            caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
+        return lambda batch: admission.refuse(batch, caller, action_type, reason, message)
+
+    async def report(self, audit_event_id: str, outcome: ReportOutcome) -> ReportResult:
+        """Report how an action went. The last report counts. Raises NotFoundError, NotYourEventError, InvalidRequestError."""
+        return await self._engine.run_async(self._reporting(audit_event_id, outcome))
+
+    def report_sync(self, audit_event_id: str, outcome: ReportOutcome) -> ReportResult:
+        """As `report`."""
+        return self._engine.run(self._reporting(audit_event_id, outcome))
+
+    def _reporting(self, audit_event_id: str, outcome: ReportOutcome) -> Callable[[Batch], ReportResult]:
+        caller = self._acting()
+        return lambda batch: admission.report(batch, caller, audit_event_id, outcome)
+
+    # Looking
+
+    async def can_i(self, action_type: str, options: ActionOptions | None = None, **fields: Any) -> CanIResult:
+        """What `execute` would answer; nothing is recorded and nobody is asked."""
+        return await asyncio.to_thread(self.can_i_sync, action_type, options, **fields)
+
+    def can_i_sync(self, action_type: str, options: ActionOptions | None = None, **fields: Any) -> CanIResult:
+        """As `can_i`."""
+        caller = self._acting()
+        given = _options(options, fields)
+        action = Action.build(action_type, given)
+        names = frozenset(name for name, value in vars(given).items() if value is not None)
+        with self._engine.read() as reader:
+            return introspection.can_i(
+                self._engine.policies, reader, caller.agent, action, names, self._engine.clock.now()
+            )
+
+    async def policies(self, scope: str = "own") -> PoliciesResult:
+        """The policies that may concern this agent, or with `scope="org"` all of them."""
+        return await asyncio.to_thread(self.policies_sync, scope)
+
+    def policies_sync(self, scope: str = "own") -> PoliciesResult:
+        """As `policies`."""
+        if scope not in ("own", "org"):
+            raise InvalidRequestError(f"scope `{scope}` must be `own` or `org`")
+        agent = self._acting().agent if scope == "own" else None
+        with self._engine.read() as reader:
+            return introspection.policies_of(self._engine.policies, reader, agent)
+
+    async def whoami(self) -> WhoamiResult:
+        """This agent's identity, state and policies."""
+        return await asyncio.to_thread(self.whoami_sync)
+
+    def whoami_sync(self) -> WhoamiResult:
+        """As `whoami`."""
+        agent = self._acting().agent
+        with self._engine.read() as reader:
+            return introspection.whoami(self._engine.policies, reader, agent, self.org_id)
+
+    async def audit(
+        self, cursor: str | None = None, limit: int = 50, action_type: str | None = None
+    ) -> AuditResult:
+        """A page of the audit trail, newest first: an agent's own actions, or for an operator everybody's."""
+        return await asyncio.to_thread(self.audit_sync, cursor, limit, action_type)
+
+    def audit_sync(
+        self, cursor: str | None = None, limit: int = 50, action_type: str | None = None
+    ) -> AuditResult:
+        """As `audit`."""
+        with self._engine.read() as reader:
+            return introspection.audit_page(
+                reader, agent=self.agent, cursor=cursor, limit=limit, action_type=action_type
+            )
+
+    async def verify(self) -> VerifyResult:
+        """Verify the whole log: every entry, payload, tile and saved checkpoint."""
+        return await asyncio.to_thread(self.verify_sync)
+
+    def verify_sync(self) -> VerifyResult:
+        """As `verify`."""
+        self._engine.flush()
+        return verification.verify(self._engine)
+
+    # Deciding
+
+    async def list_pending_approvals(self) -> list[ApprovalRequest]:
+        """What waits for a person, the nearest deadline first. For operators."""
+        return await asyncio.to_thread(self.list_pending_approvals_sync)
+
+    def list_pending_approvals_sync(self) -> list[ApprovalRequest]:
+        """As `list_pending_approvals`."""
+        self._deciding()
+        with self._engine.read() as reader:
+            now = self._engine.clock.now()
+            return approvals.pending(reader, now)
+
+    async def approve_action(
+        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
+    ) -> ApprovalRequest:
+        """Approve a request; it is approved once every set of approvers has its quorum. For operators.
+
+        `digest` is that of the request as it was shown. Raises NotFoundError, ForbiddenError, IllegalTransitionError.
+        """
+        return await self._engine.run_async(self._decision(approval_id, True, reason, digest))
+
+    def approve_action_sync(
+        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
+    ) -> ApprovalRequest:
+        """As `approve_action`."""
+        return self._engine.run(self._decision(approval_id, True, reason, digest))
+
+    async def deny_action(
+        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
+    ) -> ApprovalRequest:
+        """Deny a request; one denial ends it, and `reason` goes back to the agent. For operators."""
+        return await self._engine.run_async(self._decision(approval_id, False, reason, digest))
+
+    def deny_action_sync(
+        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
+    ) -> ApprovalRequest:
+        """As `deny_action`."""
+        return self._engine.run(self._decision(approval_id, False, reason, digest))
+
+    def _decision(
+        self, approval_id: str, approve: bool, reason: str | None, digest: str | None
+    ) -> Callable[[Batch], ApprovalRequest]:
+        operator = self._deciding()
+        if reason is not None:
+            admission.checked_text("reason", reason)
+        return lambda batch: approvals.decide(
+            batch, operator, approval_id, approve=approve, reason=reason, digest=digest
+        )
+
+    def apply_policies_sync(self, policies: PolicySource | Sequence[PolicySource], *, prune: bool = False) -> list[str]:
+        """Publish policy files whatever was applied before. Returns the ids of the parts that changed.
+
+        `prune` removes what the same file published before and no longer holds.
+        """
+        changed: list[str] = []
+        for name, digest, document in _documents(policies):
+            changed += self._publish(document, name, digest, prune=prune, force=True)
+        return changed
+
+    def _publish(self, document: PolicyDocument, name: str, digest: str, *, prune: bool, force: bool) -> list[str]:
+        if self._operator is not None:
+            by: dict[str, Any] = approvals.operator_identity(self._operator)
+        else:
+            by = {"system": "open"}
+
+        def command(batch: Batch) -> list[str]:
+            published, removed = policies.publish(
+                batch, document, source=name, source_digest=digest, by=by, prune=prune, force=force
+            )
+            return published + removed
+
+        return self._engine.run(command)
+
+    # Following
+
+    async def subscribe(
+        self,
+        org_id: str,
+        callback: Callable[[GovernanceEvent], Any],
+        *,
+        events: Iterable[str] | None = None,
+        agent_filter: str | None = None,
+    ) -> None:
+        """Have `callback` called on this event loop for every notification from now on.
+
+        `events` are the types to hear of, `agent_filter` an agent's id. Raises ForbiddenError for another organisation.
+        """
+        loop = asyncio.get_running_loop()
+
+        def deliver(event: GovernanceEvent) -> None:
+            loop.call_soon_threadsafe(callback, event)
+
+        await asyncio.to_thread(self.subscribe_sync, org_id, deliver, events=events, agent_filter=agent_filter)
+
+    def subscribe_sync(
+        self,
+        org_id: str,
+        callback: Callable[[GovernanceEvent], Any],
+        *,
+        events: Iterable[str] | None = None,
+        agent_filter: str | None = None,
+    ) -> None:
+        """As `subscribe`; `callback` is called on a thread of its own, in order."""
+        if org_id != self.org_id:
+            raise ForbiddenError(f"this client belongs to `{self.org_id}` and may not follow `{org_id}`")
+        wanted = frozenset(events) if events is not None else None
+        for event_type in wanted or ():
+            if event_type not in EVENT_TYPES:
+                raise InvalidRequestError(f"event type `{event_type}` is not one of {', '.join(EVENT_TYPES)}")
+        audience: Literal["agent", "operator"] = "agent" if self._operator is None else "operator"
+
+        def watcher(entry: dict[str, Any], row: Row) -> None:
+            event = notification(entry, row, audience)
+            if event is None or (wanted is not None and event.event_type not in wanted):
+                return
+            if agent_filter is None or event.agent_id == agent_filter:
+                callback(event)
+
+        self._ends.append(self._engine.follower.watch(watcher))
+
+    async def unsubscribe(self) -> None:
+        """End every subscription of this client."""
+        self.unsubscribe_sync()
+
+    def unsubscribe_sync(self) -> None:
+        """As `unsubscribe`."""
+        while self._ends:
+            self._ends.pop()()
+
+    # Ending
+
+    def flush(self) -> None:
+        """Return when every outcome recorded so far is durable."""
+        self._engine.flush()
+
+    def close(self) -> None:
+        """End subscriptions, record what is outstanding, and close the file if no other client uses it."""
+        if not self._closed:
+            self._closed = True
+            self.unsubscribe_sync()
+            release(self._engine)
+
+    def __enter__(self) -> AgentLattice:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> AgentLattice:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+
+def _passed(result: ActionResult, action_type: str) -> ActionResult:
+    """The result if its action may run; else the error that says why not."""
+    if result.may_run and not result.replayed:
+        return result
+    if result.status == "executed":
+        raise AgentLatticeDeniedError(
+            result.approval_id,
+            None,
+            result.policy_name,
+            result.conditions_evaluated,
+            message=f"action `{result.audit_event_id}` was admitted before (its claim reads `{result.claim}`); it runs at most once",
+            audit_event_id=result.audit_event_id,
+        )
+    if result.status == "policy_not_found":
+        raise AgentLatticeError(
+            "POLICY_NOT_FOUND", f"no policy covers `{action_type}`, so it may not run; write one to allow it", result
+        )
+    if result.status in ("requested", "timed_out"):
+        assert result.approval_id is not None
+        raise AgentLatticeTimeoutError(result.approval_id)
+    raise AgentLatticeDeniedError(
+        result.approval_id if result.denial_reason == "DENIED_BY_REVIEWER" else None,
+        result.denial_reason,
+        result.policy_name,
+        result.conditions_evaluated,
+        message=result.message,
+        audit_event_id=result.audit_event_id,
+    )
+
+
+def _options(options: ActionOptions | None, fields: dict[str, Any]) -> ActionOptions:
+    if not fields:
+        return options if options is not None else ActionOptions()
+    if options is not None:
+        raise InvalidRequestError("pass the action's data as options or by keyword, not both")
+    try:
+        return ActionOptions(**fields)
+    except TypeError:
+        known = vars(ActionOptions()).keys()
+        wrong = sorted(set(fields) - known)
+        raise InvalidRequestError(
+            f"an action has no `{wrong[0]}`; its data is {', '.join(known)}, and anything else goes into metadata"
+        ) from None
+
+
+def _documents(given: PolicySource | Sequence[PolicySource] | None) -> list[tuple[str, str, PolicyDocument]]:
+    """Name, digest of the content, and document of each source."""
+    if given is None:
+        return []
+    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument) else list(given)
+    found: list[tuple[str, str, PolicyDocument]] = []
+    for source in sources:
+        if isinstance(source, PolicyDocument):
+            found.append(("code", source.digest(), source))
+        else:
+            document = PolicyDocument.load(Path(source))
+            digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+            found.append((os.path.basename(os.fspath(source)), digest, document))
+    return found

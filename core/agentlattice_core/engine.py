@@ -1,0 +1,141 @@
+"""One log, opened: the store, its sequencer, the policy in force, and the threads that wake whoever waits.
+
+- Clients of one process that name the same file share one engine, so that they share commits and wake each other at
+  once; the last one to close it closes the file.
+- Commands are functions over a `Batch`; `run` and `run_async` carry them through the sequencer.
+- What was posted (outcomes) rides with the next batch and is flushed after a moment if none comes, and on close.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from agentlattice_core.batch import Batch
+from agentlattice_core.clock import Clock, SystemClock
+from agentlattice_core.errors import AgentLatticeError, StoreError
+from agentlattice_core.follower import Follower
+from agentlattice_core.keeper import Keeper
+from agentlattice_core.policies import Policies
+from agentlattice_core.sequencer import Command, Sequencer
+from agentlattice_core.stores.base import Reader, Store
+from agentlattice_core.stores.sqlite import SQLiteStore
+
+__all__ = ["Engine", "open_engine", "release"]
+
+T = TypeVar("T")
+
+_OUTCOME_PATIENCE = 0.05  # seconds an outcome may wait for a batch to ride with
+
+
+class Engine:
+    """Everything that serves one log in this process."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.policies = Policies()
+        self.keeper = Keeper()
+        self.follower = Follower(store)
+        self._sequencer = Sequencer(store, clock, self.follower.ring)
+        self._closed = False
+        self.users = 0
+        with store.read() as reader:
+            empty = reader.head.size == 0
+        if empty:
+            self._sequencer.run(_begin)
+
+    def run(self, command: Command[T], abandoned: Callable[[T], None] | None = None) -> T:
+        """Run a command on this thread; its result is durable."""
+        self._check_open()
+        return self._sequencer.run(command, abandoned)
+
+    async def run_async(self, command: Command[T], abandoned: Callable[[T], None] | None = None) -> T:
+        """Run a command without blocking the event loop; its result is durable."""
+        self._check_open()
+        return await self._sequencer.run_async(command, abandoned)
+
+    def post(self, command: Command[Any]) -> None:
+        """Have a command ride with the next batch."""
+        self._check_open()
+        self._sequencer.post(command)
+        self.keeper.later("outcomes", _OUTCOME_PATIENCE, self._sequencer.flush)
+
+    def read(self) -> AbstractContextManager[Reader]:
+        """A consistent view of what is durable."""
+        self._check_open()
+        return self.store.read()
+
+    def flush(self) -> None:
+        """Return when everything posted is durable."""
+        self._check_open()
+        self._sequencer.flush()
+
+    def close(self) -> None:
+        """Record what is outstanding and close the store."""
+        if self._closed:
+            return
+        try:
+            self._sequencer.flush()
+        finally:
+            self._closed = True
+            self.keeper.close()
+            self.follower.close()
+            self.store.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("this client was closed; open the database again to use it")
+
+
+def _begin(batch: Batch) -> None:
+    if batch.next_index == 0:
+        batch.record("log", {"system": "open"}, {"event": "began"})
+
+
+_engines: dict[tuple[str, int], Engine] = {}
+_engines_lock = threading.Lock()
+
+
+def open_engine(path: str | os.PathLike[str], clock: Clock | None = None) -> Engine:
+    """The engine of the SQLite file at `path`, shared within the process. Give it back with `release`."""
+    name = (os.path.realpath(path), id(clock) if clock is not None else 0)
+    with _engines_lock:
+        engine = _engines.get(name)
+        if engine is None:
+            store = SQLiteStore(path, new_log_id=lambda: f"org_{os.urandom(10).hex()}")
+            try:
+                engine = Engine(store, clock or SystemClock())
+            except BaseException:
+                store.close()
+                raise
+            _engines[name] = engine
+        engine.users += 1
+        return engine
+
+
+def release(engine: Engine) -> None:
+    """Close the engine if nobody else uses it."""
+    with _engines_lock:
+        engine.users -= 1
+        if engine.users > 0:
+            return
+        for name, known in list(_engines.items()):
+            if known is engine:
+                del _engines[name]
+    engine.close()
+
+
+def _close_all() -> None:
+    for engine in list(_engines.values()):
+        try:
+            engine.close()
+        except AgentLatticeError:
+            pass  # the process ends; what could not be recorded reads `unknown`, which is true
+
+
+atexit.register(_close_all)

@@ -1,0 +1,185 @@
+"""What clients read: identity, policies, dry runs, the audit trail, verification. Nothing here writes.
+
+- Each function takes a reader, which is one consistent view of what is durable.
+- An agent sees its own actions, and of a condition only what the policy's `explain` lets it see. An operator sees all.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from agentlattice_core.actions import Action
+from agentlattice_core.admission import original_result
+from agentlattice_core.agents import agent_facts
+from agentlattice_core.errors import InvalidRequestError
+from agentlattice_core.policies import Policies
+from agentlattice_core.policy.decision import Facts
+from agentlattice_core.policy.explain import hide
+from agentlattice_core.results import (
+    AuditEvent,
+    AuditResult,
+    CanIResult,
+    ConditionResult,
+    PoliciesResult,
+    PolicySummary,
+    WhoamiResult,
+)
+from agentlattice_core.stores.base import Document, Reader, Row
+from agentlattice_core.stores.projections import action_key
+
+__all__ = ["MAX_PAGE", "audit_page", "can_i", "policies_of", "whoami"]
+
+MAX_PAGE = 200
+"""Most events on one page of the audit trail."""
+
+
+def can_i(policies: Policies, reader: Reader, agent: str, action: Action, given: frozenset[str], now: datetime) -> CanIResult:
+    """What `execute` would answer, with nothing recorded. `given` names the members the caller passed."""
+
+    def used(key: str) -> Decimal:
+        document = reader.get("limit", key)
+        return Decimal(document["used"]) if document is not None else Decimal(0)
+
+    facts = Facts(action, agent_facts(reader, agent), now, used, policies.registries(reader))
+    decision = policies.at(reader).check(facts, given)
+    shown = hide(decision)
+    reason: str | None = decision.denial_reason
+    if decision.missing:
+        reason = "NEEDS_DATA"
+    elif decision.outcome == "not_found":
+        reason = "POLICY_NOT_FOUND"
+    return CanIResult(
+        allowed=decision.outcome == "allow" and not decision.missing,
+        needs_approval=decision.outcome == "require_approval" and not decision.missing,
+        action_type=action.action_type,
+        policy_name=decision.policy.name if decision.policy is not None else None,
+        reason=reason,
+        conditions_evaluated=list(shown.conditions),
+        rules_fired=list(shown.rules),
+        missing=list(decision.missing),
+    )
+
+
+def policies_of(policies: Policies, reader: Reader, agent: str | None) -> PoliciesResult:
+    """The policies that may concern `agent`, or all of them for None."""
+    facts = agent_facts(reader, agent) if agent is not None else None
+    return PoliciesResult("org" if agent is None else "own", list(policies.at(reader).summaries(facts)))
+
+
+def whoami(policies: Policies, reader: Reader, agent: str, log_id: str) -> WhoamiResult:
+    """The agent's identity and what governs it."""
+    facts = agent_facts(reader, agent)
+    own: list[PolicySummary] = policies_of(policies, reader, agent).policies
+    return WhoamiResult(
+        config_id=facts.id,
+        name=facts.name,
+        org_id=log_id,
+        is_active=True,
+        cb_state="MONITORING",
+        calibration={"actions": sum(1 for _ in reader.scan("action", f"{facts.id}/", limit=1000)), "complete": False},
+        policies=own,
+        delegations={"as_parent": [], "as_child": []},
+    )
+
+
+def audit_page(
+    reader: Reader, *, agent: str | None, cursor: str | None, limit: int, action_type: str | None
+) -> AuditResult:
+    """Actions, newest first: those of `agent`, or everybody's for None. Raises InvalidRequestError for a bad cursor."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidRequestError(f"limit `{limit}` must be from 1 to {MAX_PAGE}")
+    before = reader.head.size if cursor is None else _position(cursor)
+    events: list[AuditEvent] = []
+    if agent is not None:
+        agent_id = agent_facts(reader, agent).id
+        found = (
+            (int(key.rsplit("/", 1)[1], 16), document)
+            for key, document in reader.scan("action", f"{agent_id}/", after=action_key(agent_id, before), reverse=True)
+        )
+    else:
+        found = _everybodys(reader, before)
+    for index, document in found:
+        if action_type is not None and document["type"] != action_type:
+            continue
+        if len(events) == limit:
+            return AuditResult(events, f"{int(events[-1].id[4:16], 16):x}")
+        row = reader.row(index)
+        assert row is not None
+        events.append(audit_event(reader, row, document, for_agent=agent is not None))
+    return AuditResult(events, None)
+
+
+def _position(cursor: str) -> int:
+    try:
+        return int(cursor, 16)
+    except ValueError:
+        raise InvalidRequestError(f"cursor `{cursor:.80}` is not one of ours; pass `next_cursor` as it came") from None
+
+
+def _everybodys(reader: Reader, before: int) -> Any:
+    for row in reader.rows(0, before, reverse=True):
+        entry = orjson.loads(row[1])
+        if entry["kind"] == "action":
+            document = reader.get("action", action_key(entry["who"]["agent_id"], row[0]))
+            if document is not None:
+                yield row[0], document
+
+
+def audit_event(reader: Reader, row: Row, document: Document, *, for_agent: bool) -> AuditEvent:
+    """One action of the audit trail, with what became of it."""
+    entry = orjson.loads(row[1])
+    payload = orjson.loads(row[4]) if row[4] is not None else {}
+    data, action = entry["data"], payload.get("action", {})
+    metadata = action.get("metadata", {})
+    policy = data.get("policy") or {}
+    conditions = [ConditionResult.from_dict(c) for c in payload.get("conditions", ())]
+    if for_agent:
+        conditions = original_result(row, document).conditions_evaluated
+    event = AuditEvent(
+        id=entry["id"],
+        action_type=data["action_type"],
+        status=document["status"],
+        timestamp=entry["at"],
+        created_at=entry["at"],
+        data_accessed=action.get("data_accessed", []),
+        repo=_text(metadata, "repo"),
+        branch=_text(metadata, "branch"),
+        pr_number=metadata.get("pr_number") if isinstance(metadata.get("pr_number"), int) else None,
+        policy_id=policy.get("id"),
+        policy_version=str(policy["version"]) if policy else None,
+        agent=entry["who"]["agent"],
+        policy_name=policy.get("name"),
+        denial_reason=data.get("reason"),
+        conditions_evaluated=conditions,
+        metadata=metadata,
+        claim=document.get("claim"),
+        erased=row[4] is None,
+    )
+    if "approval" in document:
+        approval = reader.get("approval", document["approval"])
+        assert approval is not None
+        if approval["status"] == "approved":
+            event.approved_by, event.approved_at = approval["resolved_by"], approval["resolved_at"]
+        elif approval["status"] != "pending":
+            event.denial_reason = {
+                "denied": "DENIED_BY_REVIEWER",
+                "timed_out": "approval_timeout",
+                "cancelled": "APPROVAL_CANCELLED",
+            }[approval["status"]]
+    if "outcome" in document:
+        outcome = reader.row(document["outcome"])
+        assert outcome is not None
+        said = orjson.loads(outcome[1])["data"]
+        event.outcome = {name: said[name] for name in ("status", "claim") if name in said}
+        if outcome[4] is not None:
+            event.outcome |= orjson.loads(outcome[4])
+    return event
+
+
+def _text(metadata: dict[str, Any], name: str) -> str | None:
+    value = metadata.get(name)
+    return value if isinstance(value, str) else None

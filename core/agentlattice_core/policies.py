@@ -1,0 +1,154 @@
+"""Published policy: which parts are in force, in which version, and publishing a document.
+
+- A part (one policy, guardrail, action declaration or registry) is published by an entry that holds its digest; its text
+  is the entry's payload, which may not be erased. Every version stays in the log.
+- A policy set is compiled once per change and shared; which one is in force is asked inside each transaction.
+- A part whose stored text no longer has the digest that was published, or whose state differs from its entry, is
+  tampered: it denies whatever its published pattern matches. If parts are missing or were added behind the log's back,
+  the set as a whole is not what was published, and everything is denied.
+- Publishing a document adds and changes parts; it removes those that the same source published before and no longer
+  holds, and leaves the parts of other sources alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from agentlattice_core.batch import Batch
+from agentlattice_core.policy.document import PolicyDocument
+from agentlattice_core.policy.evaluate import PolicySet
+from agentlattice_core.policy.parts import StoredPart, part_pattern
+from agentlattice_core.stores.base import Document, Row
+
+__all__ = ["Policies", "publish"]
+
+_WHOLE_SET = "policy/published-set"
+
+
+class _State(Protocol):
+    def get(self, kind: str, key: str) -> Document | None: ...
+
+    def row(self, index: int) -> Row | None: ...
+
+    def scan(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Document]]: ...
+
+
+class Policies:
+    """The compiled policy set in force, kept until an entry changes it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entry = -1
+        self._compiled = PolicySet.from_parts({})
+
+    def at(self, state: _State) -> PolicySet:
+        """The policy set in force in `state`."""
+        generation = state.get("policies", "set")
+        entry = -1 if generation is None else generation["entry"]
+        with self._lock:
+            if entry != self._entry:
+                self._compiled = PolicySet.from_parts(_stored_parts(state, entry))
+                self._entry = entry
+            return self._compiled
+
+    def registries(self, state: _State) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        """Registries that are kept in the store rather than in a document."""
+        return {}
+
+
+def _stored_parts(state: _State, generation: int) -> dict[str, StoredPart]:
+    documents = dict(state.scan("policy"))
+    parts = dict(_checked_parts(state, documents))
+    row = state.row(generation) if generation >= 0 else None
+    published = orjson.loads(row[1])["data"].get("set") if row is not None else _set_digest({})
+    if published != _set_digest(documents):
+        # Nothing can be said of the missing or added parts, so nothing may rely on the others being all.
+        parts[_WHOLE_SET] = StoredPart(b"", 0, "", "", tampered=True, pattern="*")
+    return parts
+
+
+def _checked_parts(state: _State, documents: Mapping[str, Document]) -> Iterator[tuple[str, StoredPart]]:
+    for part, document in documents.items():
+        row = state.row(document["entry"])
+        published = orjson.loads(row[1])["data"] if row is not None else {}
+        content = row[4] if row is not None else None
+        tampered = (
+            published.get("part") != part
+            or published.get("digest") != document["digest"]
+            or published.get("version") != document["version"]
+            or published.get("event") != ("removed" if document["removed"] else "published")
+        )
+        if document["removed"] and not tampered:
+            continue
+        if content is None or hashlib.sha256(content).hexdigest() != published.get("digest"):
+            tampered = True
+        # The pattern is the entry's, which the chain protects; where it says nothing, it may have been about anything.
+        yield (
+            part,
+            StoredPart(
+                content=content or b"",
+                version=document["version"],
+                digest=document["digest"],
+                created_at=document["created_at"],
+                tampered=tampered,
+                pattern=published.get("pattern") or "*",
+            ),
+        )
+
+
+def _set_digest(documents: Mapping[str, Document]) -> str:
+    """One digest over which parts are in force, in which version."""
+    present = [[part, d["version"], d["digest"]] for part, d in sorted(documents.items()) if not d["removed"]]
+    return hashlib.sha256(orjson.dumps(present)).hexdigest()
+
+
+def publish(
+    batch: Batch, document: PolicyDocument, *, source: str, source_digest: str, by: dict[str, Any], prune: bool, force: bool
+) -> tuple[list[str], list[str]]:
+    """Bring the parts of `document` into force. Returns the parts published and removed.
+
+    Unless `force`, a source whose digest is the one applied last does nothing, so that an unchanged file never undoes
+    a change made elsewhere. `prune` removes what the same source published before and no longer holds.
+    """
+    applied = batch.get("source", source)
+    if not force and applied is not None and applied["digest"] == source_digest:
+        return [], []
+    parts = document.parts()
+    published: list[str] = []
+    known = dict(batch.scan("policy"))
+    for part, content in parts.items():
+        digest = hashlib.sha256(content).hexdigest()
+        before = known.get(part)
+        if before is not None and not before["removed"] and before["digest"] == digest:
+            continue
+        data = {
+            "event": "published",
+            "part": part,
+            "version": before["version"] + 1 if before is not None else 1,
+            "digest": digest,
+            "pattern": part_pattern(part, content),
+            "source": source,
+        }
+        batch.record("policy", by, data, payload=content)
+        published.append(part)
+    removed: list[str] = []
+    for part, before in known.items():
+        if prune and part not in parts and not before["removed"] and before["source"] == source:
+            data = {
+                "event": "removed",
+                "part": part,
+                "version": before["version"] + 1,
+                "digest": before["digest"],
+                "pattern": before["pattern"],
+                "source": source,
+            }
+            batch.record("policy", by, data)
+            removed.append(part)
+    in_force = _set_digest(dict(batch.scan("policy")))
+    batch.record("policy", by, {"event": "applied", "source": source, "digest": source_digest, "set": in_force})
+    return published, removed

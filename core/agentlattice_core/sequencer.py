@@ -1,0 +1,280 @@
+"""Group commit: whoever waits when a transaction opens is served in it.
+
+- Commands queue in order. One thread at a time leads: it takes what is waiting, runs it in one transaction, hands the
+  lead on, makes the transaction durable, and answers. The next batch is decided while this one syncs.
+- A synchronous caller leads on its own thread, so alone it pays one commit and no hand-over. Asynchronous callers never
+  block their loop: a worker thread leads for them and answers a whole batch by one call into each loop.
+- One command that fails never fails its batch: its writes are taken back, and only its caller sees the error.
+- Nothing is answered before it is durable. If a batch cannot be committed or synced, everyone in it gets NotRecordedError.
+- The queue is bounded; a command that finds it full is refused, which fails closed.
+- A caller that is cancelled or interrupted while it waits gives up its command: not run if the batch has not opened yet, and
+  otherwise handed to `abandoned`, which can take back what nobody will use.
+- No threads exist until they are needed, and none is carried across a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from agentlattice_core.batch import Batch
+from agentlattice_core.clock import Clock
+from agentlattice_core.errors import AgentLatticeError, NotRecordedError
+from agentlattice_core.stores.base import Store, Transaction
+
+__all__ = ["Command", "Sequencer"]
+
+T = TypeVar("T")
+
+Command = Callable[[Batch], T]
+
+_log = logging.getLogger("agentlattice")
+
+_MAX_BATCH = 256
+_MAX_WAITING = 10_000
+
+
+class _Ticket(Generic[T]):
+    """A command in the queue, and how its caller is told: `signal` for a thread, `loop` and `future` for a task."""
+
+    __slots__ = ("abandoned", "command", "done", "error", "future", "given_up", "loop", "result", "signal")
+
+    def __init__(self, command: Command[T], abandoned: Callable[[T], None] | None) -> None:
+        self.command = command
+        self.abandoned = abandoned
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.done = False
+        self.given_up = False
+        self.signal: threading.Lock | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.future: asyncio.Future[T] | None = None
+
+
+class Sequencer:
+    """The one writer of a store within this process. Safe to use from any thread and any event loop.
+
+    `after_batch` is called after each durable batch, on the thread that led it.
+    """
+
+    def __init__(self, store: Store, clock: Clock, after_batch: Callable[[], None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._after_batch = after_batch
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._mutex = threading.Lock()
+        self._queue: deque[_Ticket[Any]] = deque()
+        self._leader: _Ticket[Any] | None = None
+        self._riders: deque[Command[Any]] = deque(maxlen=_MAX_WAITING)
+        self._worker: threading.Thread | None = None
+        self._worker_turn = threading.Semaphore(0)
+
+    # Callers
+
+    def run(self, command: Command[T], abandoned: Callable[[T], None] | None = None) -> T:
+        """Run `command` in a transaction and return its result once it is durable."""
+        ticket: _Ticket[T] = _Ticket(command, abandoned)
+        signal = ticket.signal = threading.Lock()
+        signal.acquire()
+        try:
+            self._enqueue(ticket)
+            if self._leader is not ticket:
+                signal.acquire()  # until it is answered or told to lead
+            if not ticket.done:
+                self._lead(ticket)
+        except BaseException:
+            self._give_up(ticket)
+            raise
+        if ticket.error is not None:
+            raise ticket.error
+        result: T = ticket.result
+        return result
+
+    async def run_async(self, command: Command[T], abandoned: Callable[[T], None] | None = None) -> T:
+        """As `run`, without blocking the event loop."""
+        ticket: _Ticket[T] = _Ticket(command, abandoned)
+        ticket.loop = asyncio.get_running_loop()
+        future = ticket.future = ticket.loop.create_future()
+        self._enqueue(ticket)
+        if self._leader is ticket:
+            self._wake_worker()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._give_up(ticket)
+            raise
+
+    def post(self, command: Command[Any]) -> None:
+        """Have `command` ride along with the next batch. Nobody is told how it went."""
+        self._check_process()
+        self._riders.append(command)
+
+    def flush(self) -> None:
+        """Return when what was posted before is durable."""
+        if self._riders:
+            self.run(_nothing)
+
+    @property
+    def has_riders(self) -> bool:
+        """Whether something posted still waits for a batch."""
+        return bool(self._riders)
+
+    # The queue. `_leader` is the ticket whose caller serves the next batch; if there is none, the queue is empty.
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            self._reset()  # what was queued belongs to the parent, and so do its threads
+
+    def _enqueue(self, ticket: _Ticket[Any]) -> None:
+        self._check_process()
+        with self._mutex:
+            if len(self._queue) >= _MAX_WAITING:
+                raise NotRecordedError(f"{_MAX_WAITING} actions are waiting to be recorded already; slow down and retry")
+            self._queue.append(ticket)
+            if self._leader is None:
+                self._leader = ticket
+
+    def _give_up(self, ticket: _Ticket[Any]) -> None:
+        with self._mutex:
+            ticket.given_up = True
+            answered = ticket.done
+            if ticket in self._queue:
+                self._queue.remove(ticket)
+                self._pass_lead(ticket)
+        if answered:
+            _abandon(ticket)
+
+    def _pass_lead(self, leader: _Ticket[Any]) -> None:
+        """If `leader` leads, tell whoever waits longest to lead instead. The caller holds the mutex."""
+        if self._leader is not leader:
+            return
+        following = self._leader = self._queue[0] if self._queue else None
+        if following is None:
+            return
+        if following.signal is not None:
+            following.signal.release()
+        else:
+            self._wake_worker()
+
+    def _wake_worker(self) -> None:
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._work, name="agentlattice-writer", daemon=True)
+            self._worker.start()
+        self._worker_turn.release()
+
+    def _work(self) -> None:
+        while True:
+            self._worker_turn.acquire()
+            leader = self._leader
+            if leader is not None and leader.signal is None:
+                self._lead(leader)
+
+    # Leading
+
+    def _lead(self, leader: _Ticket[Any]) -> None:
+        """Serve one batch on this thread, `leader` being the ticket that has the lead. Passes the lead on in any case."""
+        tickets: list[_Ticket[Any]] = []
+        riders: list[Command[Any]] = []
+        committed = False
+        failure: BaseException | None = None
+
+        def work(transaction: Transaction) -> None:
+            batch = Batch(transaction, self._store.log_id, self._clock.now())
+            for rider in riders:
+                _, error = batch.attempt(rider)
+                if error is not None:
+                    _log.warning("an outcome could not be recorded: %s", error)
+            for ticket in tickets:
+                if not ticket.given_up:
+                    ticket.result, ticket.error = batch.attempt(ticket.command)
+            batch.finish()
+
+        def on_commit() -> None:
+            nonlocal committed
+            committed = True
+
+        try:
+            with self._mutex:
+                while self._queue and len(tickets) < _MAX_BATCH:
+                    tickets.append(self._queue.popleft())
+            while self._riders and len(riders) < _MAX_BATCH:
+                riders.append(self._riders.popleft())
+            if tickets or riders:
+                self._store.transact(work, on_commit)
+        except BaseException as error:
+            failure = error
+            if not committed:
+                self._riders.extendleft(reversed(riders))
+        finally:
+            with self._mutex:
+                self._pass_lead(leader)
+        try:
+            if committed:
+                self._store.sync()
+        except BaseException as error:
+            committed, failure = False, error
+        self._answer(tickets, None if committed else failure)
+        if failure is not None and not isinstance(failure, Exception):
+            raise failure
+        if committed:
+            self._after_batch()
+
+    def _answer(self, tickets: list[_Ticket[Any]], failure: BaseException | None) -> None:
+        with self._mutex:
+            for ticket in tickets:
+                if failure is not None:
+                    ticket.error = _refusal(failure)
+                ticket.done = True
+        loops: dict[asyncio.AbstractEventLoop, list[_Ticket[Any]]] = {}
+        for ticket in tickets:
+            if ticket.given_up:
+                _abandon(ticket)
+            elif ticket.signal is not None:
+                ticket.signal.release()
+            elif ticket.loop is not None:
+                loops.setdefault(ticket.loop, []).append(ticket)
+        for loop, answered in loops.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, answered)
+            except RuntimeError:  # the loop was closed: nobody is there to be told
+                for ticket in answered:
+                    _abandon(ticket)
+
+
+def _nothing(batch: Batch) -> None:
+    """A command that only gives riders a batch."""
+
+
+def _deliver(tickets: list[_Ticket[Any]]) -> None:
+    for ticket in tickets:
+        future = ticket.future
+        if future is None or future.done():
+            continue  # cancelled in the meantime; its own handler gives the ticket up
+        if ticket.error is not None:
+            future.set_exception(ticket.error)
+        else:
+            future.set_result(ticket.result)
+
+
+def _abandon(ticket: _Ticket[Any]) -> None:
+    if ticket.error is None and ticket.result is not None and ticket.abandoned is not None:
+        ticket.abandoned(ticket.result)
+
+
+def _refusal(failure: BaseException) -> BaseException:
+    """An error of its own for each caller: a raised exception collects the traceback of whoever raises it."""
+    if isinstance(failure, AgentLatticeError):
+        return copy.copy(failure)
+    why = str(failure) if isinstance(failure, Exception) else "the process was interrupted"
+    error = NotRecordedError(f"the action could not be recorded: {why}")
+    error.__cause__ = failure
+    return error

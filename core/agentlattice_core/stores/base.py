@@ -1,0 +1,121 @@
+"""What a store is: one append-only log and the state folded from it, one transaction at a time.
+
+- A store serialises writers per log, across threads and processes: inside `transact` nobody else writes.
+- What `transact` committed is *visible* at once and *durable* after `sync`. Nothing may be answered before `sync`.
+- State is documents by (kind, key), written only together with the entries they are folded from.
+- A document that was read must not be changed in place; write a new one.
+- A store that failed to sync is dead: it refuses everything until it is opened anew, because nobody can know what the
+  disk holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+from agentlattice_core.audit.entry import Head, SealedEntry
+
+__all__ = ["Document", "Reader", "Row", "StateKey", "Store", "Transaction"]
+
+T = TypeVar("T")
+
+Document = dict[str, Any]
+StateKey = tuple[str, str]
+Row = tuple[int, bytes, bytes, bytes | None, bytes | None]
+"""A stored entry: index, body, leaf hash, salt, payload; the last two are None once the payload is erased."""
+
+
+class Reader(Protocol):
+    """A consistent view of the log and its state."""
+
+    @property
+    def head(self) -> Head:
+        """Where the log ends."""
+        ...
+
+    def get(self, kind: str, key: str) -> Document | None:
+        """One document of the state, or None."""
+        ...
+
+    def scan(
+        self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None, reverse: bool = False
+    ) -> Iterator[tuple[str, Document]]:
+        """Documents of one kind whose key starts with `prefix`, in key order, beyond `after` if given."""
+        ...
+
+    def row(self, index: int) -> Row | None:
+        """One stored entry, or None."""
+        ...
+
+    def rows(self, start: int = 0, stop: int | None = None, *, reverse: bool = False) -> Iterator[Row]:
+        """Stored entries with start <= index < stop, streamed."""
+        ...
+
+    def leaves(self, start: int, count: int) -> bytes:
+        """The leaf hashes of `count` stored entries from `start` on, joined; shorter where entries are missing."""
+        ...
+
+    def tile(self, level: int, index: int) -> bytes | None:
+        """A stored tile (`audit.tiles`), or None."""
+        ...
+
+    def checkpoints(self) -> Iterator[tuple[int, str]]:
+        """Saved checkpoints: tree size and signed note, smallest first."""
+        ...
+
+    def states(self) -> Iterator[tuple[str, str, bytes]]:
+        """Every state document in (kind, key) order, as stored."""
+        ...
+
+
+class Transaction(Reader, Protocol):
+    """A reader that may write. Reads see the transaction's own writes."""
+
+    def append(
+        self,
+        entries: Sequence[SealedEntry],
+        head: Head,
+        writes: Mapping[StateKey, Document | None],
+    ) -> None:
+        """Add entries that continue the log up to `head`, the tiles they complete, and the state changes folded from
+        them (None deletes). At most once a transaction."""
+        ...
+
+    def erase(self, index: int) -> None:
+        """Drop the payload and the salt of one entry."""
+        ...
+
+    def add_checkpoint(self, size: int, note: str) -> None:
+        """Keep a signed checkpoint."""
+        ...
+
+
+class Store(Protocol):
+    """One log with its state. Safe to use from many threads and, where it says so, many processes."""
+
+    log_id: str
+
+    def transact(self, work: Callable[[Transaction], T], on_commit: Callable[[], None] | None = None) -> T:
+        """Run `work` alone on the log and commit; roll back if it raises. Raises NotRecordedError if it cannot commit.
+
+        `on_commit` is called as soon as the commit stands, even where an interrupt (Ctrl-C) then keeps `transact` from
+        returning: whoever answers others must know.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Return when everything committed so far is durable. Raises NotRecordedError, for good, if it cannot be."""
+        ...
+
+    def read(self) -> AbstractContextManager[Reader]:
+        """A consistent view of what is durable."""
+        ...
+
+    def changed(self) -> bool:
+        """Whether anybody may have committed since the last call; cheap enough to ask a hundred times a second."""
+        ...
+
+    def close(self) -> None:
+        """Release everything. Using the store again raises StoreError."""
+        ...

@@ -1,0 +1,275 @@
+"""State is a fold of the log: what each kind of entry does to it.
+
+- `fold` is the only code that makes state, both when an entry is written and when the log is replayed, so state that
+  differs from the fold was edited.
+- It reads the entry's own members and earlier state, never a payload: erasing one changes no state.
+- Amounts are exact decimals in text.
+
+| state | key | holds |
+|---|---|---|
+| `log` | `log` | when the log began |
+| `agent` | name | id, tags, grants, owner |
+| `agent_id` | id | the agent's name |
+| `policy` | part id | version, digest, pattern, who published it and in which entry; `removed` once it is gone |
+| `policies` | `set` | the entry of the last change to any part, by which compiled sets are told apart |
+| `source` | name of a policy file | the digest of what was applied from it last |
+| `action` | agent id / index | type, status, claim, charges and whether they are held, settled or released, outcome |
+| `event` | agent id / event id | the index of the action it names |
+| `limit` | limit key | the total charged |
+| `approval` | id | the request, its terms, votes, resolution and grant |
+| `pending` | deadline / approval id | nothing; it orders what waits by deadline |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from typing import Any
+
+from agentlattice_core.errors import AuditError
+from agentlattice_core.stores.base import Document, StateKey
+
+__all__ = ["EXACT", "Get", "action_key", "event_key", "fold", "pending_key"]
+
+Get = Callable[[str, str], Document | None]
+
+EXACT = Context(prec=64, traps=[Inexact, InvalidOperation])
+"""Decimal arithmetic that raises rather than round."""
+
+
+def action_key(agent_id: str, index: int) -> str:
+    """Where an action's state lies: an agent's actions side by side, in the order of the log."""
+    return f"{agent_id}/{index:012x}"
+
+
+def event_key(agent_id: str, event_id: str) -> str:
+    """Where an event id's action is found."""
+    return f"{agent_id}/{event_id}"
+
+
+def pending_key(timeout_at: str, approval_id: str) -> str:
+    """Where a pending approval waits for its deadline."""
+    return f"{timeout_at}/{approval_id}"
+
+
+def fold(
+    get: Get, kind: str, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> dict[StateKey, Document | None]:
+    """What the entry changes in state, given the state before it. Raises AuditError for an entry it does not know."""
+    writes = _Writes(get)
+    try:
+        _FOLDS[kind](writes, index, at, who, data, id)
+    except KeyError as error:
+        raise AuditError(f"entry `{index}` of kind `{kind}` cannot be folded: `{error.args[0]}` is missing") from error
+    return writes.documents
+
+
+class _Writes:
+    """State before the entry, overlaid with what the entry has changed so far."""
+
+    def __init__(self, get: Get) -> None:
+        self._get = get
+        self.documents: dict[StateKey, Document | None] = {}
+
+    def get(self, kind: str, key: str) -> Document | None:
+        name = (kind, key)
+        return self.documents[name] if name in self.documents else self._get(kind, key)
+
+    def known(self, kind: str, key: str) -> Document:
+        """A document that earlier entries must have made."""
+        document = self.get(kind, key)
+        if document is None:
+            raise AuditError(f"the log speaks of {kind} `{key}` before it exists")
+        return document
+
+    def put(self, kind: str, key: str, document: Document | None) -> None:
+        self.documents[kind, key] = document
+
+    def change(self, kind: str, key: str, **changes: Any) -> Document:
+        document = {**self.known(kind, key), **changes}
+        self.put(kind, key, document)
+        return document
+
+    def charge(self, charges: list[list[Any]], sign: int) -> None:
+        """Add (+1) or take back (-1) charges: lists of key, amount, whether a failure releases it."""
+        for key, amount, *_ in charges:
+            used = Decimal((self.get("limit", key) or {"used": "0"})["used"])
+            change = Decimal(amount)
+            total = EXACT.add(used, change) if sign > 0 else EXACT.subtract(used, change)
+            self.put("limit", key, {"used": format(total, "f")})
+
+
+def _log(writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None) -> None:
+    writes.put("log", "log", {"began": at, "entry": index})
+
+
+def _agent(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    before = writes.get("agent", data["agent"])
+    writes.put(
+        "agent",
+        data["agent"],
+        {
+            "id": data["agent_id"],
+            "tags": data["tags"],
+            "grants": data["grants"],
+            "owner": data.get("owner"),
+            "entry": index,
+            "registered_at": before["registered_at"] if before else at,
+        },
+    )
+    writes.put("agent_id", data["agent_id"], {"agent": data["agent"]})
+
+
+def _policy(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    event = data["event"]
+    if event == "applied":
+        writes.put("source", data["source"], {"digest": data["digest"], "at": at})
+        writes.put("policies", "set", {"entry": index})
+        return
+    before = writes.get("policy", data["part"])
+    writes.put(
+        "policy",
+        data["part"],
+        {
+            "version": data["version"],
+            "digest": data["digest"],
+            "pattern": data.get("pattern"),
+            "source": data.get("source"),
+            "entry": index,
+            "removed": event == "removed",
+            "created_at": before["created_at"] if before else at,
+            "changed_at": at,
+        },
+    )
+    writes.put("policies", "set", {"entry": index})
+
+
+def _action(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    decision, charges = data["decision"], data.get("charges") or []
+    approval = data.get("approval")
+    admitted = "claim" in data or approval is not None
+    document: Document = {
+        "id": id,
+        "type": data["action_type"],
+        "status": decision,
+    }
+    if "claim" in data:
+        document["claim"] = data["claim"]
+    if charges and admitted:
+        document["charges"] = charges
+        document["charged"] = "settled" if "claim" in data else "held"
+        writes.charge(charges, +1)
+    if approval is not None:
+        document["approval"] = approval["id"]
+        writes.put(
+            "approval",
+            approval["id"],
+            {
+                "status": "pending",
+                "action": id,
+                "entry": index,
+                "agent": who["agent"],
+                "agent_id": who["agent_id"],
+                "action_type": data["action_type"],
+                "policy": data.get("policy"),
+                "sets": approval["sets"],
+                "escalate_after": approval.get("escalate_after"),
+                "escalate_to": approval.get("escalate_to") or [],
+                "requested_at": at,
+                "timeout_at": approval["timeout_at"],
+                "votes": [],
+                "resolved_by": None,
+                "resolved_at": None,
+            },
+        )
+        writes.put("pending", pending_key(approval["timeout_at"], approval["id"]), {})
+    writes.put("action", action_key(who["agent_id"], index), document)
+    if "event_id" in data:
+        writes.put("event", event_key(who["agent_id"], data["event_id"]), {"entry": index})
+
+
+def _approval(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    event, approval_id = data["event"], data["approval"]
+    before = writes.known("approval", approval_id)
+    if event == "vote":
+        vote = {"by": data["by"], "groups": data["groups"], "at": at, "entry": index}
+        writes.change("approval", approval_id, votes=[*before["votes"], vote])
+        return
+    writes.change(
+        "approval", approval_id, status=event, resolved_by=data.get("by"), resolved_at=at, resolution=index
+    )
+    writes.put("pending", pending_key(before["timeout_at"], approval_id), None)
+    key = action_key(before["agent_id"], before["entry"])
+    if event == "approved":
+        writes.change("action", key, status="approved")
+        return
+    action = writes.known("action", key)
+    if action.get("charged") == "held":
+        writes.charge(action["charges"], -1)
+        writes.change("action", key, status="timed_out" if event == "timed_out" else "denied", charged="released")
+    else:
+        writes.change("action", key, status="timed_out" if event == "timed_out" else "denied")
+
+
+def _claim(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    key = action_key(data["agent_id"], data["entry"])
+    action = writes.known("action", key)
+    if action.get("charged") in ("held", "settled"):
+        # Whatever the claim comes to, what was reserved before is replaced by what the claim itself charges.
+        writes.charge(action["charges"], -1)
+    charges = data.get("charges") or []
+    if data["event"] == "started":
+        writes.charge(charges, +1)
+        changes: dict[str, Any] = {"status": "executed", "claim": "started"}
+        if charges or "charges" in action:
+            changes |= {"charges": charges, "charged": "settled"}
+    else:
+        changes = {"status": "denied" if data["event"] == "refused" else "lapsed", "claim": data["event"]}
+        if "charges" in action:
+            changes["charged"] = "released"
+    writes.change("action", key, **changes)
+
+
+def _outcome(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    key = action_key(data["agent_id"], data["entry"])
+    action = writes.known("action", key)
+    changes: dict[str, Any] = {"outcome": index}
+    if "claim" in data:
+        changes["claim"] = data["claim"]
+    failed = data.get("claim") == "failed" or data.get("status") == "failure"
+    if failed and action.get("charged") == "settled":
+        released = [charge for charge in action["charges"] if charge[2]]
+        if released:
+            writes.charge(released, -1)
+            changes["charges"] = [charge for charge in action["charges"] if not charge[2]]
+    writes.change("action", key, **changes)
+
+
+def _erasure(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    """An erasure takes payloads, and state holds none."""
+
+
+_FOLDS = {
+    "log": _log,
+    "agent": _agent,
+    "policy": _policy,
+    "action": _action,
+    "approval": _approval,
+    "claim": _claim,
+    "outcome": _outcome,
+    "erasure": _erasure,
+}

@@ -1,0 +1,521 @@
+"""The store in one SQLite file, shared by many threads and processes of one machine.
+
+- One writer at a time: a lock in the process, `ProcessGate` between processes; SQLite's own lock is never contended.
+- Committing and syncing are apart. A transaction commits without a sync (WAL, synchronous=NORMAL) and lets the next
+  writer in; `sync` then makes the write-ahead log durable, and one sync covers everything that was committed before it
+  began, whichever process wrote it. SQLite itself still syncs the write-ahead log before a checkpoint and the database
+  after it, so neither ever holds less than what was answered (docs/adr/0004-sqlite-durability.md).
+- A reader syncs first when it sees entries that this process has not made durable yet.
+- A failed sync is final: the kernel may have dropped the pages, so the store refuses everything until it is reopened.
+- The write-ahead log is moved into the database inside the gate, so that it starts afresh and stays small.
+- Forking: connections are closed before a fork and opened again on first use, in parent and child, because a connection
+  carried across a fork corrupts locks. A fork that Python did not announce is noticed by the process id and refused.
+- One SQLite library per process may open the file: another one (the standard library's, say) would drop the locks of
+  this one when it closes its file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+import orjson
+
+from agentlattice_core.audit.entry import Head, SealedEntry
+from agentlattice_core.audit.merkle import Frontier
+from agentlattice_core.audit.tiles import tiles_completed_by
+from agentlattice_core.errors import NotRecordedError, StoreError
+from agentlattice_core.stores.base import Document, Row, StateKey, Store, Transaction
+from agentlattice_core.stores.gate import ProcessGate
+from agentlattice_core.stores.schema import APPLICATION_ID, create_or_migrate
+
+__all__ = ["SQLiteStore"]
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT_MS = 10_000  # only a foreign tool that ignores the gate can make a writer wait
+_CHECKPOINT_PAGES = 1000
+_CACHED_DOCUMENTS = 20_000
+_IDLE_READERS = 4
+_FORK_PATIENCE = 10.0  # seconds a fork waits for reads in progress
+
+Fsync = Callable[[int], None]
+
+
+class SQLiteStore(Store):
+    """A log and its state in the SQLite file at `path`, created if it is not there.
+
+    `new_log_id` names the log if the file is new. `vfs` and `fsync` are the seams of the fault-injection tests.
+    Raises StoreError if the file cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        new_log_id: Callable[[], str],
+        vfs: str | None = None,
+        fsync: Fsync = getattr(os, "fdatasync", os.fsync),
+    ) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        self.log_id = ""
+        self._new_log_id = new_log_id
+        self._vfs = vfs
+        self._fsync = fsync
+        self._write_lock = threading.RLock()
+        self._sync_lock = threading.Lock()
+        self._pool = threading.Condition()
+        self._idle: list[apsw.Connection] = []
+        self._reading = 0
+        self._writer: apsw.Connection | None = None
+        self._gate: ProcessGate | None = None
+        self._wal: int | None = None
+        self._wal_pages = 0
+        self._pid = os.getpid()
+        self._closed = False
+        self._broken: str | None = None
+        self._seen = _Progress()  # the newest this process wrote or saw ...
+        self._durable = _Progress()  # ... and how much of that is on the disk
+        self._data_version: tuple[int, int] | None = None
+        self.cache = _Cache()
+        with self._write_lock:
+            self._open()
+        _stores.add(self)
+
+    # Opening and closing
+
+    def _open(self) -> None:
+        """Open or reopen everything. The caller holds the write lock."""
+        parent = Path(self.path).parent
+        if not parent.is_dir():
+            raise StoreError(f"cannot open `{self.path}`: there is no directory `{parent}`")
+        try:
+            # Created here and not by SQLite, so that nobody else may read it; the files beside it inherit the mode.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._gate = ProcessGate(self.path)
+            with self._gate:
+                self._writer = self._connect()
+                self.log_id = create_or_migrate(self._writer, self.path, self._new_log_id)
+                self._writer.set_wal_hook(self._committed_pages)
+                self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+                self._fsync(self._wal)
+            directory = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except BaseException as error:
+            self._release()
+            if isinstance(error, OSError):
+                raise StoreError(f"cannot open `{self.path}`: {error.strerror or error}") from error
+            if isinstance(error, apsw.Error):
+                raise StoreError(f"cannot open `{self.path}`: {_reason(error)}") from error
+            raise
+
+    def _connect(self) -> apsw.Connection:
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        connection = apsw.Connection(self.path, flags=flags, vfs=self._vfs)
+        try:
+            connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+            if connection.pragma("page_count") != 0 and connection.pragma("application_id") != APPLICATION_ID:
+                raise StoreError(f"cannot open `{self.path}`: it is a database of something else; name another file")
+            if connection.pragma("journal_mode", "wal") != "wal":
+                raise StoreError(
+                    f"cannot open `{self.path}`: its file system cannot share memory between processes; use a local disk"
+                )
+            connection.pragma("synchronous", 1)
+            connection.pragma("wal_autocheckpoint", 0)
+            connection.pragma("cache_size", -16_384)
+            connection.pragma("trusted_schema", 0)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _committed_pages(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _release(self) -> None:
+        """Close everything that is open. The caller holds the write lock."""
+        with self._pool:
+            for connection in self._idle:
+                connection.close()
+            self._idle.clear()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._gate is not None:
+            self._gate.close()
+            self._gate = None
+        if self._wal is not None:
+            os.close(self._wal)
+            self._wal = None
+        self.cache.clear()
+        self._data_version = None
+
+    def _usable(self) -> apsw.Connection:
+        """The writer's connection; reopened if a fork closed it. The caller holds the write lock."""
+        if self._closed:
+            raise StoreError(f"`{self.path}` was closed; open it again to use it")
+        if self._pid != os.getpid():
+            raise StoreError(f"`{self.path}` was in use when this process was forked; open it again in the child")
+        self._check_disk()
+        if self._writer is None:
+            self._open()
+            assert self._writer is not None
+        return self._writer
+
+    def _check_disk(self) -> None:
+        if self._broken is not None:
+            raise NotRecordedError(
+                f"`{self.path}` cannot be trusted since {self._broken}; mend the disk and open it again"
+            )
+
+    def close(self) -> None:
+        with self._write_lock:
+            if self._closed:
+                return
+            if self._pid == os.getpid() and self._writer is not None:
+                try:
+                    self.sync()
+                finally:
+                    self._closed = True
+                    with self._sync_lock:
+                        self._release()
+            self._closed = True
+
+    # Writing
+
+    def transact(self, work: Callable[[Transaction], T], on_commit: Callable[[], None] | None = None) -> T:
+        with self._write_lock:
+            connection = self._usable()
+            assert self._gate is not None
+            try:
+                with self._gate:
+                    return self._transact(connection, work, on_commit)
+            except (apsw.Error, OSError) as error:
+                raise NotRecordedError(f"`{self.path}` could not be written: {_reason(error)}") from error
+
+    def _transact(
+        self, connection: apsw.Connection, work: Callable[[Transaction], T], on_commit: Callable[[], None] | None
+    ) -> T:
+        if self._wal_pages >= _CHECKPOINT_PAGES:
+            self._checkpoint(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        transaction = _SQLiteTransaction(connection, self.cache)
+        try:
+            result = work(transaction)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            elif not isinstance(error, apsw.Error):
+                # Ctrl-C between the commit and here: no error of SQLite's, no open transaction, so the commit stands.
+                self._remember(transaction, on_commit)
+            self.cache.clear()
+            raise
+        self._remember(transaction, on_commit)
+        return result
+
+    def _remember(self, transaction: _SQLiteTransaction, on_commit: Callable[[], None] | None) -> None:
+        self._seen.advance(transaction.head.size)
+        self.cache.commit(transaction.head.size, transaction.writes)
+        if on_commit is not None:
+            on_commit()
+
+    def _checkpoint(self, connection: apsw.Connection) -> None:
+        """Move the write-ahead log into the database, so that the next writer starts it afresh. Inside the gate."""
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.BusyError:
+            pass  # a reader holds an old part of it; a later transaction tries again
+
+    def sync(self) -> None:
+        wanted = self._seen.version
+        with self._sync_lock:
+            if self._durable.version >= wanted:
+                return
+            self._check_disk()
+            if self._wal is None:
+                raise NotRecordedError(f"`{self.path}` was closed before the disk had everything")
+            version, size = self._seen.version, self._seen.size
+            try:
+                self._fsync(self._wal)
+            except OSError as error:
+                self._broken = f"a sync failed: {_reason(error)}"
+                raise NotRecordedError(f"`{self.path}` could not be synced to disk: {_reason(error)}") from error
+            self._durable.set(version, size)
+
+    # Reading
+
+    @contextmanager
+    def read(self) -> Iterator[_SQLiteReader]:
+        connection = self._borrow()
+        try:
+            connection.execute("BEGIN")
+            reader = _SQLiteReader(connection)
+            if reader.head.size > self._durable.size:
+                self._seen.advance(reader.head.size)
+                self.sync()
+            yield reader
+        except apsw.Error as error:
+            raise StoreError(f"`{self.path}` could not be read: {_reason(error)}") from error
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._give_back(connection)
+
+    def _borrow(self) -> apsw.Connection:
+        with self._pool:
+            if self._writer is not None and self._idle and not self._closed and self._pid == os.getpid():
+                self._reading += 1
+                return self._idle.pop()
+        with self._write_lock:
+            self._usable()
+            connection = self._connect()
+            with self._pool:
+                self._reading += 1
+            return connection
+
+    def _give_back(self, connection: apsw.Connection) -> None:
+        with self._pool:
+            if self._writer is None or len(self._idle) >= _IDLE_READERS:
+                connection.close()
+            else:
+                self._idle.append(connection)
+            self._reading -= 1
+            self._pool.notify_all()
+
+    def changed(self) -> bool:
+        with self._write_lock:
+            # data_version tells of commits by others only; our own are counted.
+            version = (self._usable().pragma("data_version"), self._seen.version)
+            changed, self._data_version = version != self._data_version, version
+            return changed
+
+    # Forking
+
+    def _before_fork(self) -> None:
+        self._write_lock.acquire()
+        self._sync_lock.acquire()
+        if self._closed or self._pid != os.getpid() or self._writer is None:
+            return
+        with self._pool:
+            quiet = self._pool.wait_for(lambda: self._reading == 0, timeout=_FORK_PATIENCE)
+        if not quiet:
+            return  # the child finds another process id on an open store, and refuses
+        if self._durable.version < self._seen.version and self._wal is not None and self._broken is None:
+            try:
+                self._fsync(self._wal)
+                self._durable.set(self._seen.version, self._seen.size)
+            except OSError as error:
+                self._broken = f"a sync failed: {_reason(error)}"
+        self._release()
+
+    def _after_fork(self, *, child: bool) -> None:
+        if child and self._writer is None:
+            self._pid = os.getpid()
+        self._sync_lock.release()
+        self._write_lock.release()
+
+
+class _Progress:
+    """How far the log was written, seen or synced: a count of commits and a size. Only ever forwards."""
+
+    __slots__ = ("_lock", "size", "version")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.version = 0
+        self.size = 0
+
+    def advance(self, size: int) -> None:
+        with self._lock:
+            # The size first: whoever reads the new version must not pair it with the old size.
+            self.size = max(self.size, size)
+            self.version += 1
+
+    def set(self, version: int, size: int) -> None:
+        with self._lock:
+            self.size = max(self.size, size)
+            self.version = max(self.version, version)
+
+
+class _Cache:
+    """State documents as of one size of the log; worthless as soon as somebody else has written."""
+
+    def __init__(self) -> None:
+        self.documents: dict[StateKey, Document | None] = {}
+        self.size = -1
+
+    def valid_at(self, size: int) -> dict[StateKey, Document | None]:
+        if self.size != size or len(self.documents) > _CACHED_DOCUMENTS:
+            self.documents = {}
+            self.size = size
+        return self.documents
+
+    def commit(self, size: int, writes: Mapping[StateKey, Document | None]) -> None:
+        self.documents.update(writes)
+        self.size = size
+
+    def clear(self) -> None:
+        self.documents = {}
+        self.size = -1
+
+
+class _SQLiteReader:
+    """Reads on one connection inside one transaction."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        leaf, at, frontier = connection.execute("SELECT leaf, at, frontier FROM head").fetchone()
+        self.head = Head(leaf, at, Frontier.from_bytes(frontier))
+
+    def get(self, kind: str, key: str) -> Document | None:
+        row = self._connection.execute("SELECT value FROM state WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        return None if row is None else orjson.loads(row[0])
+
+    def scan(
+        self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None, reverse: bool = False
+    ) -> Iterator[tuple[str, Document]]:
+        # U+10FFFF sorts after every character a key may hold, so this range is the prefix.
+        low, high = prefix, prefix + "\U0010ffff"
+        compare, order = (">=", "ASC") if not reverse else (">=", "DESC")
+        clause, values = f"kind = ? AND key {compare} ? AND key < ?", [kind, low, high]
+        if after is not None:
+            clause += " AND key < ?" if reverse else " AND key > ?"
+            values.append(after)
+        query = f"SELECT key, value FROM state WHERE {clause} ORDER BY key {order} LIMIT ?"  # noqa: S608 - constants
+        for key, value in self._connection.execute(query, (*values, -1 if limit is None else limit)):
+            yield key, orjson.loads(value)
+
+    def row(self, index: int) -> Row | None:
+        return self._connection.execute(f"{_ROWS} WHERE i = ?", (index,)).fetchone()
+
+    def rows(self, start: int = 0, stop: int | None = None, *, reverse: bool = False) -> Iterator[Row]:
+        end = self.head.size if stop is None else stop
+        order = "DESC" if reverse else "ASC"
+        return self._connection.execute(f"{_ROWS} WHERE i >= ? AND i < ? ORDER BY i {order}", (start, end))
+
+    def leaves(self, start: int, count: int) -> bytes:
+        query = "SELECT leaf FROM entries WHERE i >= ? AND i < ? ORDER BY i"
+        return b"".join(leaf for (leaf,) in self._connection.execute(query, (start, start + count)))
+
+    def tile(self, level: int, index: int) -> bytes | None:
+        row = self._connection.execute("SELECT hashes FROM tiles WHERE level = ? AND n = ?", (level, index)).fetchone()
+        return None if row is None else row[0]
+
+    def checkpoints(self) -> Iterator[tuple[int, str]]:
+        return self._connection.execute("SELECT size, note FROM checkpoints ORDER BY size")
+
+    def states(self) -> Iterator[tuple[str, str, bytes]]:
+        return self._connection.execute("SELECT kind, key, value FROM state ORDER BY kind, key")
+
+
+class _SQLiteTransaction(_SQLiteReader):
+    """Reads through the cache, and writes."""
+
+    def __init__(self, connection: apsw.Connection, cache: _Cache) -> None:
+        super().__init__(connection)
+        self._documents = cache.valid_at(self.head.size)
+        self.writes: Mapping[StateKey, Document | None] = {}
+
+    def get(self, kind: str, key: str) -> Document | None:
+        name = (kind, key)
+        if name in self._documents:
+            return self._documents[name]
+        document = self._documents[name] = super().get(kind, key)
+        return document
+
+    def append(
+        self,
+        entries: Sequence[SealedEntry],
+        head: Head,
+        writes: Mapping[StateKey, Document | None],
+    ) -> None:
+        _insert(
+            self._connection,
+            "INSERT INTO entries (i, body, leaf, salt, payload) VALUES",
+            "",
+            entries,
+        )
+        for tile in tiles_completed_by(self.head.size, head.size, self.leaves, self.tile):
+            self._connection.execute(
+                "INSERT INTO tiles (level, n, hashes) VALUES (?, ?, ?) "
+                "ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes",
+                (tile.level, tile.index, tile.hashes),
+            )
+        kept = [(*name, orjson.dumps(document)) for name, document in writes.items() if document is not None]
+        _insert(
+            self._connection,
+            "INSERT INTO state (kind, key, value) VALUES",
+            "ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value",
+            kept,
+        )
+        for name, document in writes.items():
+            if document is None:
+                self._connection.execute("DELETE FROM state WHERE kind = ? AND key = ?", name)
+        self._connection.execute(
+            "UPDATE head SET leaf = ?, at = ?, frontier = ?", (head.leaf, head.at, head.frontier.to_bytes())
+        )
+        self.head, self.writes = head, writes
+
+    def erase(self, index: int) -> None:
+        self._connection.execute("UPDATE entries SET salt = NULL, payload = NULL WHERE i = ?", (index,))
+
+    def add_checkpoint(self, size: int, note: str) -> None:
+        self._connection.execute("INSERT OR IGNORE INTO checkpoints (size, note) VALUES (?, ?)", (size, note))
+
+
+_ROWS = "SELECT i, body, leaf, salt, payload FROM entries"
+
+
+def _insert(connection: apsw.Connection, start: str, end: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert many rows by few statements: each statement gives the interpreter lock away once, not once per row."""
+    position = 0
+    while position < len(rows):
+        left = len(rows) - position
+        # Few different sizes, so that every statement is found prepared.
+        count = 64 if left >= 64 else 16 if left >= 16 else 4 if left >= 4 else 1
+        places = ",".join([f"({','.join('?' * len(rows[0]))})"] * count)
+        values = [value for row in rows[position : position + count] for value in row]
+        connection.execute(f"{start} {places} {end}", values)
+        position += count
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, for people: the system's words, without the library's names."""
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    text = str(error)
+    return text.split(": ", 1)[1] if text.startswith(type(error).__name__ + ": ") else text
+
+
+_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_forking: list[SQLiteStore] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = list(_stores)
+    for store in _forking:
+        store._before_fork()
+
+
+def _after_fork(child: bool) -> None:
+    for store in reversed(_forking):
+        store._after_fork(child=child)
+    _forking.clear()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=lambda: _after_fork(child=False),
+    after_in_child=lambda: _after_fork(child=True),
+)

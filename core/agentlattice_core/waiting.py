@@ -1,0 +1,101 @@
+"""Waiting for a person: a sleeper that wakes the moment somebody decides, in this process or another.
+
+- The watch begins before the state is read, so a decision in between is not missed.
+- Sleep is bounded: deadlines are asked of the injected clock, which may jump.
+- The deadline is the request's own; whoever waits records the timeout if nobody has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from agentlattice_core import approvals
+from agentlattice_core.clock import parse_time
+from agentlattice_core.engine import Engine
+from agentlattice_core.errors import NotFoundError
+from agentlattice_core.stores.base import Document, Row
+
+__all__ = ["until_resolved", "until_resolved_sync"]
+
+_LONGEST_NAP = 0.25  # seconds until the clock is asked again
+
+
+def until_resolved_sync(engine: Engine, approval_id: str, patience: float | None) -> Document:
+    """The approval once it is no longer pending, or as it is after `patience` seconds. Raises NotFoundError."""
+    woken = threading.Event()
+    end = engine.follower.watch(_about(approval_id, woken.set))
+    try:
+        limit = None if patience is None else engine.clock.now() + timedelta(seconds=patience)
+        while True:
+            approval, nap = _look(engine, approval_id, limit)
+            if approval is None:
+                engine.run(approvals.expire)
+                continue
+            if nap is None:
+                return approval
+            woken.wait(nap)
+            woken.clear()
+    finally:
+        end()
+
+
+async def until_resolved(engine: Engine, approval_id: str, patience: float | None) -> Document:
+    """As `until_resolved_sync`, without blocking the event loop."""
+    loop = asyncio.get_running_loop()
+    woken = asyncio.Event()
+
+    def wake() -> None:
+        try:
+            loop.call_soon_threadsafe(woken.set)
+        except RuntimeError:
+            pass  # the loop has ended, and whoever waited with it
+
+    end = await asyncio.to_thread(engine.follower.watch, _about(approval_id, wake))
+    try:
+        limit = None if patience is None else engine.clock.now() + timedelta(seconds=patience)
+        while True:
+            approval, nap = await asyncio.to_thread(_look, engine, approval_id, limit)
+            if approval is None:
+                await engine.run_async(approvals.expire)
+                continue
+            if nap is None:
+                return approval
+            try:
+                await asyncio.wait_for(woken.wait(), nap)
+            except TimeoutError:
+                pass
+            woken.clear()
+    finally:
+        end()
+
+
+def _about(approval_id: str, wake: Callable[[], None]) -> Callable[[dict[str, Any], Row], None]:
+    def watcher(entry: dict[str, Any], _row: Row) -> None:
+        if entry["kind"] == "approval" and entry["data"]["approval"] == approval_id:
+            wake()
+
+    return watcher
+
+
+def _look(engine: Engine, approval_id: str, limit: Any) -> tuple[Document | None, float | None]:
+    """The approval and how long to sleep; no sleep if there is nothing to wait for, no approval if it must be expired."""
+    with engine.read() as reader:
+        approval = reader.get("approval", approval_id)
+    if approval is None:
+        raise NotFoundError(f"there is no approval `{approval_id:.80}`")
+    if approval["status"] != "pending":
+        return approval, None
+    now = engine.clock.now()
+    deadline = parse_time(approval["timeout_at"])
+    if now >= deadline:
+        return None, None
+    left = (deadline - now).total_seconds()
+    if limit is not None:
+        if now >= limit:
+            return approval, None
+        left = min(left, (limit - now).total_seconds())
+    return approval, min(left, _LONGEST_NAP)
