@@ -1,0 +1,68 @@
+"""A decision on its way to the tool it was made for.
+
+A call can pass several places that ask: the middleware, the tool itself, the function inside it, an MCP
+interceptor. The first of them decides; the others find its ticket.
+
+- A ticket is good for one run of one tool with exactly the arguments that were decided on. Changed arguments,
+  another tool or a second run find no ticket, and are decided anew.
+- Tickets live in the context of the task or thread that makes the call, innermost first, so that parallel
+  calls and agents inside tools never see each other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Literal
+
+from agentlattice_core.toolcalls.call import Permit
+from agentlattice_core.toolcalls.gate import ToolGate
+
+__all__ = ["Ticket", "current_tickets"]
+
+Stage = Literal["decided", "running", "entered", "replaced"]
+
+
+class Ticket:
+    """One permit and how far its call has come. As a context manager it is found by what runs inside.
+
+    `decided`: nobody has run the tool yet; `running`: the tool has taken it; `entered`: so has the function
+    inside; `replaced`: the tool was about to run with other arguments.
+    """
+
+    __slots__ = ("_held", "gate", "intercepted", "outer", "permit", "stage", "tool")
+
+    def __init__(self, gate: ToolGate, tool: str, permit: Permit) -> None:
+        self.gate = gate
+        self.tool = tool
+        self.permit = permit
+        self.stage: Stage = "decided"
+        self.intercepted = False
+        self.outer: Ticket | None = None
+        self._held = False
+
+    def __enter__(self) -> Ticket:
+        # The tool that takes a ticket holds it already: whoever decided is still waiting for it further out.
+        if self not in current_tickets():
+            self.outer = _INNERMOST.get()
+            _INNERMOST.set(self)
+            self._held = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._held and _INNERMOST.get() is self:
+            _INNERMOST.set(self.outer)
+
+
+_INNERMOST: ContextVar[Ticket | None] = ContextVar("agentlattice_langgraph_ticket", default=None)
+
+
+def current_tickets() -> Iterator[Ticket]:
+    """The tickets of this task or thread, the innermost call first."""
+    ticket = _INNERMOST.get()
+    while ticket is not None:
+        yield ticket
+        ticket = ticket.outer

@@ -1,0 +1,350 @@
+"""One tool, governed: a copy of it that asks before each run.
+
+- The copy is of the same class, with the same schema, injected arguments, artifact, callbacks and
+  `return_direct`; only running it differs. The original is left alone.
+- The decision is made on the arguments the tool is about to receive, after whatever edited them, and the tool
+  then runs with a copy of exactly those.
+- The function inside (`func`, `coroutine`, `_run`, `_arun`) asks too when it is called past the tool. There
+  is no model to explain a denial to then, so it raises AgentLatticeDeniedError.
+- A tool that replaces LangChain's own `invoke`, `ainvoke`, `run` or `arun` is refused: it could run without
+  passing here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
+from pydantic import PrivateAttr
+
+from agentlattice_core.errors import AgentLatticeDeniedError, InvalidRequestError
+from agentlattice_core.toolcalls.call import Denial
+from agentlattice_integrations.langgraph.calls import ToolFacts, facts_of
+from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate
+from agentlattice_integrations.langgraph.messages import denial_message, report_error, report_result
+from agentlattice_integrations.langgraph.tickets import Ticket
+
+__all__ = ["gates_of", "governed_copy", "origin_of"]
+
+_ToolT = TypeVar("_ToolT", bound=BaseTool)
+_ENTRY_POINTS = ("invoke", "ainvoke", "run", "arun")
+_OWN_MODULES = ("langchain_core.", "langchain.")
+_NOT_ARGUMENTS = frozenset({"run_manager", "callbacks", "config"})
+
+
+def governed_copy(tool: _ToolT, gate: CallGate) -> _ToolT:
+    """A copy of `tool` that `gate` decides on; raises InvalidRequestError if it could run past the gate."""
+    if any(gate.asks_as(present.gate, origin_of(tool)) for present in gates_of(tool)):
+        return tool
+    base = type(tool)
+    _refuse_own_entry_points(tool)
+    copy = tool.model_copy()
+    private = dict(copy.__pydantic_private__ or {})
+    private["_governance"] = (gate, tool)
+    object.__setattr__(copy, "__pydantic_private__", private)
+    object.__setattr__(copy, "__class__", _governed_class(base))
+    for name in ("func", "coroutine"):
+        function = copy.__dict__.get(name)
+        if function is not None:
+            copy.__dict__[name] = _guarded(function, gate, tool)
+    return copy
+
+
+def gates_of(tool: object) -> tuple[CallGate, ...]:
+    """The gates that stand before `tool`, the outermost first; none if it is not governed."""
+    gates: list[CallGate] = []
+    while isinstance(tool, BaseTool):
+        governance = _governance_of(tool)
+        if governance is None:
+            break
+        gates.append(governance[0])
+        tool = governance[1]
+    return tuple(gates)
+
+
+def origin_of(tool: BaseTool) -> BaseTool:
+    """The tool as it was before anything governed it: the one that carries `@governed` marks."""
+    while True:
+        governance = _governance_of(tool)
+        if governance is None:
+            return tool
+        tool = governance[1]
+
+
+def _governance_of(tool: BaseTool) -> tuple[CallGate, BaseTool] | None:
+    private = tool.__pydantic_private__
+    found: tuple[CallGate, BaseTool] | None = private.get("_governance") if private else None
+    return found
+
+
+def _refuse_own_entry_points(tool: BaseTool) -> None:
+    for name in _ENTRY_POINTS:
+        for cls in type(tool).__mro__:
+            if name in cls.__dict__:
+                if not (cls.__module__.startswith(_OWN_MODULES) or cls in _GOVERNED_CLASSES):
+                    raise InvalidRequestError(
+                        f"tool `{tool.name}` has its own `{name}`, so it could run without being decided on; "
+                        "put its work into `_run` or `_arun`"
+                    )
+                break
+
+
+# --- the class ----------------------------------------------------------------------------------------------
+
+_CLASSES: weakref.WeakKeyDictionary[type[BaseTool], type[BaseTool]] = weakref.WeakKeyDictionary()
+_GOVERNED_CLASSES: weakref.WeakSet[type[BaseTool]] = weakref.WeakSet()
+
+
+def _governed_class(base: type[BaseTool]) -> type[BaseTool]:
+    """The subclass of `base` whose runs ask first. It keeps the name, so that traces read as before."""
+    known = _CLASSES.get(base)
+    if known is not None:
+        return known
+    namespace: dict[str, Any] = {
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+        "__annotations__": {"_governance": Any},
+        "_governance": PrivateAttr(default=None),
+        "invoke": _invoke(base),
+        "ainvoke": _ainvoke(base),
+        "run": _run(base),
+        "arun": _arun(base),
+    }
+    if "func" not in base.model_fields:
+        namespace["_run"] = _guarded_method(base._run)
+        if base._arun is not BaseTool._arun:
+            namespace["_arun"] = _guarded_method(base._arun)
+    metaclass: Any = type(base)
+    governed: type[BaseTool] = metaclass(base.__name__, (base,), namespace)
+    _CLASSES[base] = governed
+    _GOVERNED_CLASSES.add(governed)
+    return governed
+
+
+def _invoke(base: type[BaseTool]) -> Callable[..., Any]:
+    original = base.invoke
+
+    @functools.wraps(original)
+    def invoke(self: BaseTool, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        if _lacks_id(input):
+            gate = self.__pydantic_private__["_governance"][0]  # type: ignore[index]
+            return gate.refuse_sync({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
+        return original(self, input, config, **kwargs)
+
+    return invoke
+
+
+def _ainvoke(base: type[BaseTool]) -> Callable[..., Any]:
+    original = base.ainvoke
+
+    @functools.wraps(original)
+    async def ainvoke(self: BaseTool, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        if _lacks_id(input):
+            gate = self.__pydantic_private__["_governance"][0]  # type: ignore[index]
+            return await gate.refuse({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
+        return await original(self, input, config, **kwargs)
+
+    return ainvoke
+
+
+def _lacks_id(value: Any) -> bool:
+    """Whether this is a model's call without an id: LangChain would run it and then fail to answer it."""
+    return isinstance(value, dict) and value.get("type") == "tool_call" and not value.get("id")
+
+
+def _run(base: type[BaseTool]) -> Callable[..., Any]:
+    original = base.run
+
+    @functools.wraps(original)
+    def run(self: BaseTool, tool_input: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        gate, origin = self.__pydantic_private__["_governance"]  # type: ignore[index]
+        facts = facts_of(origin)
+        arguments = facts.model_arguments(tool_input)
+        call_id = kwargs.get("tool_call_id")
+        answer = gate.take(facts, origin, arguments) or gate.decide_sync(
+            facts, origin, facts.name, arguments, call_id, kwargs.get("config")
+        )
+        if isinstance(answer, Denial):
+            return _denied_output(answer, self.name, call_id)
+        answer.stage = "running"
+        with answer:
+            try:
+                output = original(self, _input_for(answer, tool_input), *args, **kwargs)
+            except BaseException as error:
+                report_error(answer.permit, error)
+                raise
+        report_result(answer.permit, output)
+        return output
+
+    return run
+
+
+def _arun(base: type[BaseTool]) -> Callable[..., Any]:
+    original = base.arun
+
+    @functools.wraps(original)
+    async def arun(self: BaseTool, tool_input: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        gate, origin = self.__pydantic_private__["_governance"]  # type: ignore[index]
+        facts = facts_of(origin)
+        arguments = facts.model_arguments(tool_input)
+        call_id = kwargs.get("tool_call_id")
+        answer = gate.take(facts, origin, arguments) or await gate.decide(
+            facts, origin, facts.name, arguments, call_id, kwargs.get("config")
+        )
+        if isinstance(answer, Denial):
+            return _denied_output(answer, self.name, call_id)
+        answer.stage = "running"
+        with answer:
+            try:
+                output = await original(self, _input_for(answer, tool_input), *args, **kwargs)
+            except BaseException as error:
+                report_error(answer.permit, error)
+                raise
+        report_result(answer.permit, output)
+        return output
+
+    return arun
+
+
+def _denied_output(denial: Denial, name: str, call_id: str | None) -> ToolMessage | str:
+    """A tool called by code and not by a model's call answers with its bare content, so a denial does too."""
+    return denial.text if call_id is None else denial_message(denial, name, call_id)
+
+
+def _input_for(ticket: Ticket, tool_input: str | dict[str, Any]) -> str | dict[str, Any]:
+    if isinstance(tool_input, str):
+        return tool_input
+    return {**tool_input, **ticket.permit.arguments}
+
+
+# --- the function inside ------------------------------------------------------------------------------------
+
+
+def _guarded(function: Callable[..., Any], gate: CallGate, origin: BaseTool) -> Callable[..., Any]:
+    """`function`, asking for itself when it is not the tool that calls it."""
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def aguarded(*args: Any, **kwargs: Any) -> Any:
+            ticket = gate.enter(origin)
+            if ticket is not None:
+                return await function(*args, **kwargs)
+            ticket = await _adirect(gate, origin, function, args, kwargs)
+            with ticket:
+                try:
+                    output = await function(*args, **kwargs)
+                except BaseException as error:
+                    report_error(ticket.permit, error)
+                    raise
+            report_result(ticket.permit, output)
+            return output
+
+        return aguarded
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        ticket = gate.enter(origin)
+        if ticket is not None:
+            return function(*args, **kwargs)
+        ticket = _direct(gate, origin, function, args, kwargs)
+        with ticket:
+            try:
+                output = function(*args, **kwargs)
+            except BaseException as error:
+                report_error(ticket.permit, error)
+                raise
+        report_result(ticket.permit, output)
+        return output
+
+    return guarded
+
+
+def _guarded_method(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A tool class's `_run` or `_arun`, asking for itself when it is not the tool that calls it."""
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def aguarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+            gate, origin = self.__pydantic_private__["_governance"]  # type: ignore[index]
+            return await _guarded(functools.partial(method, self), gate, origin)(*args, **kwargs)
+
+        return aguarded
+
+    @functools.wraps(method)
+    def guarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+        gate, origin = self.__pydantic_private__["_governance"]  # type: ignore[index]
+        return _guarded(functools.partial(method, self), gate, origin)(*args, **kwargs)
+
+    return guarded
+
+
+def _direct(
+    gate: CallGate,
+    origin: BaseTool,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Ticket:
+    facts = _facts_by_parameter(origin)
+    answer = gate.decide_sync(
+        facts, origin, facts.name, _bound(function, args, kwargs, facts.injected), None, None
+    )
+    return _permitted(answer)
+
+
+async def _adirect(
+    gate: CallGate,
+    origin: BaseTool,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Ticket:
+    facts = _facts_by_parameter(origin)
+    answer = await gate.decide(
+        facts, origin, facts.name, _bound(function, args, kwargs, facts.injected), None, None
+    )
+    return _permitted(answer)
+
+
+def _facts_by_parameter(origin: BaseTool) -> ToolFacts:
+    """The facts without the schema: a function's parameters are past its aliases and coercion already."""
+    return dataclasses.replace(facts_of(origin), schema=None)
+
+
+def _permitted(answer: Ticket | Denial) -> Ticket:
+    if isinstance(answer, Denial):
+        raise AgentLatticeDeniedError(
+            answer.approval_id,
+            answer.reason,
+            answer.document.get("policy"),
+            message=f"the tool may not run ({answer.reason}): {answer.text}",
+            audit_event_id=answer.action_id,
+        )
+    answer.stage = "entered"
+    return answer
+
+
+def _bound(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], injected: frozenset[str]
+) -> dict[str, Any]:
+    """The arguments of a direct call by name. Raises TypeError where the function itself would."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            found.update(value)
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            found[name] = list(value)
+        else:
+            found[name] = value
+    return {
+        name: value for name, value in found.items() if name not in injected and name not in _NOT_ARGUMENTS
+    }

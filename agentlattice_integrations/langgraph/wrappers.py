@@ -1,0 +1,128 @@
+"""Tool calls on their way through a ToolNode: decided on, and the tool replaced by its governed copy.
+
+- The decision comes before whatever lies between here and the tool (a cache, an emulator), so that a denied
+  call gets nothing from those either. The governed copy then runs with these arguments, or asks again if they
+  were changed.
+- Both wrappers exist because a ToolNode that was given only one of them leaves calls of the other kind alone.
+- A tool nobody registered is left to the ToolNode, which tells the model so. Where other wrappers come
+  between, one of them may supply the tool after the decision: such a call is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.types import Command
+
+from agentlattice_core.toolcalls.call import Denial
+from agentlattice_integrations.langgraph.calls import ToolFacts, facts_of
+from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate
+from agentlattice_integrations.langgraph.messages import denial_message, report_error, report_result
+from agentlattice_integrations.langgraph.tickets import Ticket
+from agentlattice_integrations.langgraph.tools import governed_copy, origin_of
+
+__all__ = ["AsyncExecute", "CallWrappers", "Execute"]
+
+Execute = Callable[[ToolCallRequest], "ToolMessage | Command[Any]"]
+AsyncExecute = Callable[[ToolCallRequest], Awaitable["ToolMessage | Command[Any]"]]
+
+_REMEMBERED_COPIES = 1024
+_TOOL_NODE = "langgraph.prebuilt.tool_node"
+_UNKNOWN = (
+    "the tool is not registered where governance looks, so what would run is not known; register it with the "
+    "agent, or list GovernanceMiddleware after the middleware that supplies it"
+)
+
+
+class CallWrappers:
+    """The sync and the async wrapper over one gate, in the form that ToolNode and middleware take."""
+
+    def __init__(self, gate: CallGate) -> None:
+        self.gate = gate
+        self._lock = threading.Lock()
+        self._copies: OrderedDict[int, tuple[BaseTool, tuple[Any, ...], BaseTool]] = OrderedDict()
+
+    def wrap(self, request: ToolCallRequest, execute: Execute) -> ToolMessage | Command[Any]:
+        """Decide on the call; run it, or answer with the denial."""
+        call = request.tool_call
+        if not call["id"]:
+            return self.gate.refuse_sync(call, request.runtime.config, "INVALID_REQUEST", NO_ID)
+        tool = request.tool
+        if tool is None:
+            if _is_innermost(execute):
+                return execute(request)
+            return self.gate.refuse_sync(call, request.runtime.config, "NOT_COVERABLE", _UNKNOWN)
+        governed, origin, facts = self._known(tool)
+        answer = self.gate.decide_sync(
+            facts, origin, facts.name, facts.model_arguments(call["args"]), call["id"], request.runtime.config
+        )
+        if isinstance(answer, Denial):
+            return denial_message(answer, facts.name, call["id"])
+        with answer:
+            try:
+                output = execute(request.override(tool=governed))
+            except BaseException as error:
+                report_error(answer.permit, error)
+                raise
+        _settle(answer, output)
+        return output
+
+    async def awrap(self, request: ToolCallRequest, execute: AsyncExecute) -> ToolMessage | Command[Any]:
+        """As `wrap`, for async calls."""
+        call = request.tool_call
+        if not call["id"]:
+            return await self.gate.refuse(call, request.runtime.config, "INVALID_REQUEST", NO_ID)
+        tool = request.tool
+        if tool is None:
+            if _is_innermost(execute):
+                return await execute(request)
+            return await self.gate.refuse(call, request.runtime.config, "NOT_COVERABLE", _UNKNOWN)
+        governed, origin, facts = self._known(tool)
+        answer = await self.gate.decide(
+            facts, origin, facts.name, facts.model_arguments(call["args"]), call["id"], request.runtime.config
+        )
+        if isinstance(answer, Denial):
+            return denial_message(answer, facts.name, call["id"])
+        with answer:
+            try:
+                output = await execute(request.override(tool=governed))
+            except BaseException as error:
+                report_error(answer.permit, error)
+                raise
+        _settle(answer, output)
+        return output
+
+    def _known(self, tool: BaseTool) -> tuple[BaseTool, BaseTool, ToolFacts]:
+        """The governed copy of `tool`, the tool that carries its marks, and its facts."""
+        key = id(tool)
+        origin = origin_of(tool)
+        present = (tool.name, tool.args_schema, tool.__dict__.get("func"), tool.__dict__.get("coroutine"))
+        known = self._copies.get(key)
+        if known is None or known[0] is not tool or known[1] != present:
+            known = (tool, present, governed_copy(tool, self.gate))
+            with self._lock:
+                self._copies[key] = known
+                if len(self._copies) > _REMEMBERED_COPIES:
+                    self._copies.popitem(last=False)
+        return known[2], origin, facts_of(origin)
+
+
+def _is_innermost(execute: Callable[..., Any]) -> bool:
+    """Whether `execute` is the ToolNode's own, with no other wrapper in between."""
+    return getattr(execute, "__module__", None) == _TOOL_NODE
+
+
+def _settle(ticket: Ticket, output: Any) -> None:
+    """Report for a call whose tool did not report for itself."""
+    if ticket.stage == "replaced":
+        ticket.permit.failed(
+            "the arguments were changed after the decision, so the call was decided on again"
+        )
+    else:
+        report_result(ticket.permit, output)
