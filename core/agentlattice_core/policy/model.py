@@ -80,7 +80,7 @@ ConditionNode: TypeAlias = Condition | Group
 
 @dataclass(frozen=True, slots=True)
 class ApprovalSpec:
-    """What approving takes. Times in seconds; `timeout` None means what the policy, else the default, says."""
+    """What approving takes. Times in seconds; without a `timeout`, the policy's or the default holds."""
 
     timeout: float | None = None
     approvers: tuple[str, ...] = ()

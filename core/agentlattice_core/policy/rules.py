@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from agentlattice_core.actions import parse_amount
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.policy.decision import Charge, Facts
-from agentlattice_core.policy.model import Rule
+from agentlattice_core.policy.model import Policy, Rule
 from agentlattice_core.policy.reader import DAYS, load_zone
 from agentlattice_core.results import RuleResult
 
@@ -34,7 +34,7 @@ Registries: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 @dataclass(slots=True)
 class RuleFindings:
-    """What walking rules found: those that fired, what to charge by limit key, and which fields were missing."""
+    """What walking rules found: those that fired, what to charge by limit key, and missing fields."""
 
     fired: list[tuple[Rule, RuleResult]] = field(default_factory=list)
     charges: dict[str, Charge] = field(default_factory=dict)
@@ -57,11 +57,12 @@ CompiledRule: TypeAlias = Callable[[Facts, Registries, RuleFindings], None]
 """Walks one rule: adds to the findings what it fires and charges."""
 
 
-def compile_rule(rule: Rule, policy_name: str, part_id: str) -> CompiledRule:
-    """The rule of the policy `policy_name`; `part_id` names its counter where it names none."""
+def compile_rule(rule: Rule, policy: Policy, part_id: str) -> CompiledRule:
+    """The rule of `policy`; `part_id` names its counter where it names none."""
     matches = _selectors(rule)
     measure = _measure_of(rule, part_id)
     lenient = rule.effect == "AUTO_APPROVE"
+    open_handed = policy.explain == "full"
 
     def walk(facts: Facts, registries: Registries, findings: RuleFindings) -> None:
         if not matches(facts):
@@ -71,8 +72,10 @@ def compile_rule(rule: Rule, policy_name: str, part_id: str) -> CompiledRule:
             return
         if measured.fires is None and measured.missing:
             findings.missing.append(measured.missing)
-        message = rule.message or measured.why
-        result = RuleResult(policy_name, rule.priority, rule.type, rule.effect, message, measured.details)
+        # What was measured may be for the log only; what the author wrote is for the agent.
+        message = rule.message or (measured.why if open_handed else None)
+        details = {**measured.details, "why": measured.why}
+        result = RuleResult(policy.name, rule.priority, rule.type, rule.effect, message, details)
         findings.fired.append((rule, result))
 
     return walk
@@ -271,7 +274,10 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
             "date": date,
             "timezone": zone_name,
         }
-        why = f"{_text(amount)} {currency} on top of today's {_text(highest)} would exceed the daily cap of {_text(cap)}"
+        why = (
+            f"{_text(amount)} {currency} on top of today's {_text(highest)}"
+            f" would exceed the daily cap of {_text(cap)}"
+        )
         return _Measured(True, why, details)
 
     return measure

@@ -1,0 +1,134 @@
+"""One decision out of what the deciding policies and the guardrails say.
+
+- The strictest outcome stands: deny over require_approval over allow. Policies come before guardrails, so a
+  guardrail is named as the one that decided only where no policy was as strict.
+- Conditions are reported of whoever decided; fired rules of everybody who was asked.
+- A charge on one key is made once, whoever asks for it. Approval takes every set that anybody names, the
+  shortest timeout that anybody gives.
+- `missing` stays empty when somebody is as strict without missing anything: supplying it would then not help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agentlattice_core.policy.decision import (
+    ApprovalTerms,
+    ApproverSet,
+    Charge,
+    Decision,
+    Explain,
+    Outcome,
+)
+from agentlattice_core.policy.rules import charge_once
+from agentlattice_core.policy.source import shown
+from agentlattice_core.policy.verdicts import Verdict
+from agentlattice_core.results import ConditionResult
+
+__all__ = ["combine"]
+
+_RANK: dict[Outcome, int] = {"allow": 0, "require_approval": 1, "deny": 2}
+_HIDDEN: dict[Explain, int] = {"full": 0, "fields": 1, "none": 2}
+_WORDS = {
+    "eq": "",
+    "neq": "not ",
+    "lt": "less than ",
+    "lte": "at most ",
+    "gt": "more than ",
+    "gte": "at least ",
+    "in": "one of ",
+    "not_in": "none of ",
+}
+
+
+def combine(verdicts: Sequence[Verdict], guards: Sequence[Verdict]) -> Decision:
+    """The decision. `verdicts` are of the deciding tier, at least one; `guards` of every guardrail that
+    applies.
+    """
+    if len(verdicts) == 1 and not guards:
+        verdict = verdicts[0]
+        if verdict.outcome == "allow" and verdict.rules is None:
+            policy = verdict.by.policy
+            return Decision(
+                "allow", verdict.by.reference, None, tuple(verdict.findings.results), explain=policy.explain
+            )
+    everything = [*verdicts, *guards]
+    outcome = max((verdict.outcome for verdict in everything), key=_RANK.__getitem__)
+    # Policies before guardrails: a guardrail is named as the one that decided only where no policy was as
+    # strict.
+    deciding = [verdict for verdict in everything if verdict.outcome == outcome]
+    first = deciding[0]
+    missing: tuple[str, ...] = ()
+    if all(verdict.missing for verdict in deciding):
+        missing = tuple(dict.fromkeys(name for verdict in deciding for name in verdict.missing))
+    reporting = verdicts if outcome == "allow" else deciding
+    reported = [
+        verdict for verdict in everything if verdict in reporting or (verdict.rules and verdict.rules.fired)
+    ]
+    explain = max((verdict.by.policy.explain for verdict in reported), key=_HIDDEN.__getitem__)
+    return Decision(
+        outcome=outcome,
+        policy=first.by.reference,
+        denial_reason=first.reason,
+        conditions=tuple(result for verdict in reporting for result in verdict.findings.results),
+        rules=tuple(result for verdict in everything if verdict.rules for _, result in verdict.rules.fired),
+        charges=() if outcome == "deny" else _charges(everything),
+        approval=_terms(everything) if outcome == "require_approval" else None,
+        explain=explain,
+        message=None if outcome == "allow" else _message(deciding, explain),
+        guardrails=tuple(verdict.by.reference for verdict in guards if verdict.outcome != "allow"),
+        missing=() if outcome == "allow" else missing,
+    )
+
+
+def _charges(verdicts: Sequence[Verdict]) -> tuple[Charge, ...]:
+    found: dict[str, Charge] = {}
+    for verdict in verdicts:
+        for charge in verdict.rules.charges.values() if verdict.rules else ():
+            charge_once(found, charge)
+    return tuple(found.values())
+
+
+def _terms(verdicts: Sequence[Verdict]) -> ApprovalTerms:
+    """Every set that anybody asks for, the shortest of the times that are given."""
+    specs = [spec for verdict in verdicts for spec in verdict.asks if spec is not None]
+    sets = dict.fromkeys(ApproverSet(spec.approvers, spec.quorum) for spec in specs)
+    anyone = ApproverSet()
+    if len(sets) > 1:
+        sets.pop(anyone, None)  # whoever is in a named set is also anyone
+    timeouts = [spec.timeout for spec in specs if spec.timeout is not None]
+    escalations = [spec.escalate_after for spec in specs if spec.escalate_after is not None]
+    return ApprovalTerms(
+        timeout=min(timeouts, default=ApprovalTerms().timeout),
+        sets=tuple(sets) or (anyone,),
+        escalate_after=min(escalations, default=None),
+        escalate_to=tuple(dict.fromkeys(party for spec in specs for party in spec.escalate_to)),
+    )
+
+
+def _message(deciding: Sequence[Verdict], explain: Explain) -> str | None:
+    parts = [part for verdict in deciding for part in _own_message(verdict, explain)]
+    return "; ".join(dict.fromkeys(parts)) or None
+
+
+def _own_message(verdict: Verdict, explain: Explain) -> list[str]:
+    policy = verdict.by.policy
+    if verdict.message is not None or policy.message is not None:
+        return [text for text in (policy.message, verdict.message) if text]
+    if explain == "none" or verdict.reason is None:
+        return []
+    blocked = [result for result in verdict.findings.results if not result.result]
+    if explain == "fields":
+        return [f"blocked by the condition on `{result.field}`" for result in blocked]
+    unknown = [f"the action has no `{name}`" for name in verdict.missing] + verdict.findings.incomparable
+    return unknown or [_blocked_by(result) for result in blocked]
+
+
+def _blocked_by(result: ConditionResult) -> str:
+    words = _WORDS.get(result.operator, f"{result.operator.replace('_', ' ')} ")
+    return f"`{result.field}` must be {words}{_plain(result.expected)}, and is {_plain(result.actual)}"
+
+
+def _plain(value: Any) -> str:
+    return "missing" if value is None else f"`{shown(value)}`"
