@@ -30,6 +30,8 @@ _PAYLOAD_OPTIONS: Final = (
 )
 _ENVELOPE_OPTIONS: Final = _PAYLOAD_OPTIONS | orjson.OPT_STRICT_INTEGER
 _INFINITE: Final = (float("inf"), float("-inf"))
+# What the encoder has checked by itself: surrogates in text, the size of integers.
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
 _orjson_dumps = orjson.dumps
 
 
@@ -49,7 +51,7 @@ def dumps(value: Any) -> bytes:
         _check_members(value)
     elif kind is list or kind is tuple:
         _check_items(value)
-    elif kind is not str:
+    else:
         _check_scalar(value, kind)
     if not body.isascii():
         _check_names(value)
@@ -82,26 +84,26 @@ def loads(text: bytes | str, what: str = "the text") -> Any:
 def _check_members(value: dict[str, Any]) -> None:
     for member in value.values():
         kind = type(member)
-        if kind is str:
+        if kind in _PLAIN:
             continue
         if kind is dict:
             _check_members(member)
         elif kind is list or kind is tuple:
             _check_items(member)
-        elif kind is not int and kind is not bool and member is not None:
+        else:
             _check_scalar(member, kind)
 
 
 def _check_items(value: list[Any] | tuple[Any, ...]) -> None:
     for member in value:
         kind = type(member)
-        if kind is str:
+        if kind in _PLAIN:
             continue
         if kind is dict:
             _check_members(member)
         elif kind is list or kind is tuple:
             _check_items(member)
-        elif kind is not int and kind is not bool and member is not None:
+        else:
             _check_scalar(member, kind)
 
 
@@ -110,7 +112,7 @@ def _check_scalar(value: Any, kind: type[Any]) -> None:
         raise InvalidRequestError(
             f"this cannot be written to the audit log: `{value}` is a fraction; write it as text"
         )
-    if kind is not int and kind is not bool and kind is not str and value is not None:
+    if kind not in _PLAIN:
         raise InvalidRequestError(
             f"this cannot be written to the audit log: a value of type `{kind.__name__}` is not JSON"
         )

@@ -117,12 +117,13 @@ class Sealer:
     `rewind` takes back what was sealed after a head, when the transaction or a part of it fails.
     """
 
-    __slots__ = ("_at", "_frontier", "_index", "_log", "_previous")
+    __slots__ = ("_at", "_frontier", "_index", "_kinds", "_log", "_previous")
 
     def __init__(self, log: str, head: Head | None = None) -> None:
         """Raises InvalidRequestError if `log` is no log id."""
         check_log_id(log)
         self._log = log
+        self._kinds: set[str] = set()  # kinds found well formed; there are a dozen
         self.rewind(head if head is not None else Head())
 
     @property
@@ -167,8 +168,10 @@ class Sealer:
         """
         if at != self._at:
             self._check_time(at)
-        if _KIND.fullmatch(kind) is None:
-            raise InvalidRequestError(f"entry kind `{kind}` is not a lowercase word")
+        if kind not in self._kinds:
+            if type(kind) is not str or _KIND.fullmatch(kind) is None:
+                raise InvalidRequestError(f"entry kind `{kind}` is not a lowercase word")
+            self._kinds.add(kind)
         index = self._index
         envelope: dict[str, Any] = {
             "at": at,
@@ -191,11 +194,10 @@ class Sealer:
         if type(who) is not dict or type(data) is not dict:
             raise InvalidRequestError("`who` and `data` of an entry must be JSON objects")
         body = _dumps(envelope)
-        digest = _sha256(b"\x00" + body)
-        leaf = digest.digest()
+        leaf = _sha256(b"\x00" + body).digest()
         self._frontier.push(leaf)
         self._index = index + 1
-        self._previous = digest.hexdigest()
+        self._previous = leaf.hex()
         self._at = at
         return SealedEntry(index, body, leaf, salt, payload)
 

@@ -23,12 +23,14 @@ from agentlattice_core.errors import AuditError
 __all__ = [
     "EMPTY_ROOT",
     "HASH_BYTES",
+    "RUN",
     "Frontier",
     "ReadHashes",
     "consistency_proof",
     "inclusion_proof",
     "leaf_hash",
     "node_hash",
+    "perfect_root",
     "root_from_leaves",
     "verify_consistency",
     "verify_inclusion",
@@ -37,6 +39,8 @@ __all__ = [
 HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 """The root of a tree without entries."""
+RUN: Final = 256
+"""How many leaves `Frontier.push_run` takes; the width of a tile."""
 
 ReadHashes = Callable[[int, int], bytes]
 """`read(level, index)`: the root of the perfect subtree over leaves `index * 2**level` to `(index + 1) *
@@ -55,6 +59,14 @@ def leaf_hash(body: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """The hash of an inner node."""
     return _sha256(b"\x01" + left + right).digest()
+
+
+def perfect_root(row: Sequence[bytes]) -> bytes:
+    """The root over 2**n hashes that lie side by side."""
+    while len(row) > 1:
+        ahead = iter(row)
+        row = [_sha256(b"\x01" + left + right).digest() for left, right in zip(ahead, ahead, strict=True)]
+    return row[0]
 
 
 class Frontier:
@@ -93,6 +105,27 @@ class Frontier:
             leaf = _sha256(b"\x01" + hashes.pop() + leaf).digest()
             size >>= 1
         hashes.append(leaf)
+
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        """Append many leaf hashes; the same as pushing each, and faster for whole runs of 256."""
+        start, end = 0, len(leaves)
+        while start < end:
+            if self._size % RUN or end - start < RUN:
+                self.push(leaves[start])
+                start += 1
+            else:
+                self.push_run(perfect_root(leaves[start : start + RUN]))
+                start += RUN
+
+    def push_run(self, root: bytes) -> None:
+        """Append 256 leaves at once, by the root over them; the size must be a multiple of 256."""
+        assert self._size % RUN == 0
+        runs, hashes = self._size // RUN, self._hashes
+        self._size += RUN
+        while runs & 1:
+            root = _sha256(b"\x01" + hashes.pop() + root).digest()
+            runs >>= 1
+        hashes.append(root)
 
     def root(self) -> bytes:
         """The root of the tree as it stands."""
@@ -135,8 +168,7 @@ class Frontier:
 def root_from_leaves(leaves: Iterable[bytes]) -> bytes:
     """The root over leaf hashes."""
     frontier = Frontier()
-    for leaf in leaves:
-        frontier.push(leaf)
+    frontier.extend(list(leaves))
     return frontier.root()
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from agentlattice_core.audit.merkle import HASH_BYTES, node_hash
+from agentlattice_core.audit.merkle import HASH_BYTES, RUN, perfect_root
 from agentlattice_core.errors import AuditError
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "tiles_completed_by",
 ]
 
-TILE_WIDTH: Final = 256
+TILE_WIDTH: Final = RUN
 TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
 
 ReadTile = Callable[[int, int], bytes | None]
@@ -50,11 +50,8 @@ class Tile:
 
 
 def tile_root(hashes: bytes) -> bytes:
-    """The root over 2**n hashes that lie side by side."""
-    row = [hashes[start : start + HASH_BYTES] for start in range(0, len(hashes), HASH_BYTES)]
-    while len(row) > 1:
-        row = [node_hash(row[position], row[position + 1]) for position in range(0, len(row), 2)]
-    return row[0]
+    """The root over a tile, or an aligned part of one, of 2**n hashes."""
+    return perfect_root([hashes[start : start + HASH_BYTES] for start in range(0, len(hashes), HASH_BYTES)])
 
 
 def tiles_completed_by(

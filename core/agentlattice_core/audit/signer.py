@@ -1,0 +1,219 @@
+"""The signer: its key and what it signed last lie outside the database, so the database cannot rewrite the
+past.
+
+- It signs only a tree that extends the last tree it signed, and asks for the proof. A database that was cut
+  short, restored from an old copy or rewritten cannot give one, so `sign` refuses; that refusal is an alarm.
+- What is about to be signed is on disk before the signature leaves, so a crash in between can only make it
+  stricter.
+- The head is read while the signer's lock is held, so that of several processes none is refused for being
+  late.
+- Sign what is durable and nothing else: a head that a power cut takes back could never be signed past.
+- Files: the key (0600, raw private key in PEM, made at first use), `<key>.signed` (the last checkpoint,
+  itself signed), `<key>.lock`. A key without its `.signed` file, or the other way round, is refused: somebody
+  removed one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from agentlattice_core.audit.checkpoint import Checkpoint, log_origin
+from agentlattice_core.audit.merkle import EMPTY_ROOT, verify_consistency
+from agentlattice_core.audit.note import VerifierKey, open_checkpoint, sign_note, verifier_key_of
+from agentlattice_core.errors import AuditError
+
+__all__ = ["FileSigner", "ProveConsistency", "ReadHead", "Signer"]
+
+ReadHead = Callable[[], tuple[int, bytes]]
+"""Reads the size and root of the log as it is durably stored now."""
+ProveConsistency = Callable[[int, int], Sequence[bytes]]
+"""`prove(old, new)`: the consistency proof between two sizes of the log, see `merkle.consistency_proof`."""
+
+
+class Signer(Protocol):
+    """Signs checkpoints of one log, each consistent with the one before."""
+
+    def verifier_key(self) -> VerifierKey:
+        """The public key that checkpoints are verified with."""
+        ...
+
+    def last(self) -> str:
+        """The checkpoint signed last, as a signed note; at first that of the empty log."""
+        ...
+
+    def sign(self, read_head: ReadHead, prove: ProveConsistency) -> str:
+        """Sign the log as it is now; the signed note. Raises AuditError if it does not extend what was signed
+        last."""
+        ...
+
+
+class FileSigner:
+    """A signer whose key is a file. Many processes may share it; each call takes the lock and reads the files
+    anew."""
+
+    def __init__(self, path: str | os.PathLike[str], log: str) -> None:
+        """The signer of log `log` with its key at `path`, made now if there is none.
+
+        Raises AuditError if the key is unreadable, open to others, of another log, or if one of its files is
+        missing.
+        """
+        self._path = Path(path)
+        self._signed = self._path.with_name(self._path.name + ".signed")
+        self._lock = self._path.with_name(self._path.name + ".lock")
+        self._origin = log_origin(log)
+        with self._locked():
+            if not self._path.exists():
+                self._generate()
+            self._private = self._load()
+            self._key = verifier_key_of(self._origin, self._private)
+            self._read_last()
+
+    def verifier_key(self) -> VerifierKey:
+        return self._key
+
+    def last(self) -> str:
+        with self._locked():
+            return self._read_last()[0]
+
+    def sign(self, read_head: ReadHead, prove: ProveConsistency) -> str:
+        """Sign the log as it is now.
+
+        Both functions are called while the signer's lock is held; neither may call the signer. Raises
+        AuditError if the log does not extend the one signed last, or OSError if that cannot be written.
+        """
+        with self._locked():
+            note, last = self._read_last()
+            size, root = read_head()
+            if (size, root) == (last.size, last.root):
+                return note
+            if size < last.size:
+                raise AuditError(
+                    f"the log has {size} entries, but {last.size} were signed: it was cut short or an old copy was "
+                    "restored; find the entries that are missing, nothing is signed before",
+                    {"size": size, "signed_size": last.size},
+                )
+            try:
+                verify_consistency(last.size, last.root, size, root, prove(last.size, size))
+            except AuditError as error:
+                raise AuditError(
+                    f"the log does not extend the {last.size} entries that were signed: {error.message}",
+                    {"size": size, "signed_size": last.size},
+                ) from error
+            note = sign_note(Checkpoint(self._origin, size, root).format(), self._origin, self._private)
+            self._write_last(note)
+            return note
+
+    def _generate(self) -> None:
+        if self._signed.exists() and self._size_on_file() > 0:
+            raise AuditError(
+                f"the signing key `{self._path}` is gone, but `{self._signed.name}` says that it signed checkpoints; "
+                "restore the key"
+            )
+        private = Ed25519PrivateKey.generate()
+        empty = Checkpoint(self._origin, 0, EMPTY_ROOT)
+        # In this order a crash leaves a record without a key, of nothing, which the next start makes anew.
+        self._write_last(sign_note(empty.format(), self._origin, private))
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        _write_durably(self._path, pem, exclusive=True)
+
+    def _size_on_file(self) -> int:
+        """The size in a record whose key is gone, so that its signature cannot be checked."""
+        try:
+            text = self._signed.read_text(encoding="utf-8")
+            return Checkpoint.parse(text.rpartition("\n\n")[0] + "\n").size
+        except (OSError, ValueError, AuditError) as error:
+            raise AuditError(
+                f"`{self._signed}` cannot be read: {error}; restore the key and this file"
+            ) from None
+
+    def _load(self) -> Ed25519PrivateKey:
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with open(descriptor, "rb") as file:
+                mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+                pem = file.read()
+        except OSError as error:
+            raise AuditError(f"the signing key `{self._path}` cannot be read: {error.strerror}") from None
+        if mode & 0o077:
+            raise AuditError(
+                f"the signing key `{self._path}` can be read by others (mode {mode:04o}); run `chmod 600` on it, and "
+                "replace it if somebody may have copied it"
+            )
+        try:
+            private = load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError):
+            private = None
+        if not isinstance(private, Ed25519PrivateKey):
+            raise AuditError(f"the signing key `{self._path}` is not an Ed25519 private key in PEM")
+        return private
+
+    def _read_last(self) -> tuple[str, Checkpoint]:
+        try:
+            note = self._signed.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise AuditError(
+                f"`{self._signed}`, the record of what was signed last, cannot be read: {error}; restore it"
+            ) from None
+        try:
+            return note, open_checkpoint(note, self._key)
+        except AuditError as error:
+            raise AuditError(
+                f"`{self._signed}`, the record of what was signed last, is not this key's: {error.message}"
+            ) from None
+
+    def _write_last(self, note: str) -> None:
+        _write_durably(self._signed, note.encode(), exclusive=False)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the signer's lock. It is advisory and released by the system when a process dies."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise AuditError(f"`{self._lock}` cannot be opened: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _write_durably(path: Path, content: bytes, *, exclusive: bool) -> None:
+    """Write a 0600 file that is there whole or not at all, also after a power cut.
+
+    `exclusive`: raise FileExistsError rather than replace.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)  # left by a process of the same number that died; the lock is ours
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    if exclusive:
+        try:
+            os.link(temporary, path)
+        finally:
+            os.unlink(temporary)
+    else:
+        os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
