@@ -1,6 +1,17 @@
-"""What every adapter must keep, as a pytest class to subclass: see `EnforcementContract`."""
+"""What every adapter must keep, as a pytest class to subclass: see `EnforcementContract`.
 
-from agentlattice_integrations.contract.harness import (
+Needs pytest, jsonschema and mcp, which no adapter needs to run.
+"""
+
+import pytest
+
+# The parts assert; without this their failures would not show the values.
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{part}" for part in ("base", "world", "decisions", "approvals", "paths", "safety"))
+)
+
+from agentlattice_integrations.contract.enforcement import EnforcementContract  # noqa: E402
+from agentlattice_integrations.contract.harness import (  # noqa: E402
     Alternative,
     Feature,
     FrameworkHarness,
@@ -12,9 +23,11 @@ from agentlattice_integrations.contract.harness import (
     Transcript,
     Turn,
 )
+from agentlattice_integrations.contract.world import World  # noqa: E402
 
 __all__ = [
     "Alternative",
+    "EnforcementContract",
     "Feature",
     "FrameworkHarness",
     "Governance",
@@ -24,4 +37,5 @@ __all__ = [
     "Seen",
     "Transcript",
     "Turn",
+    "World",
 ]

@@ -15,9 +15,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from agentlattice_core.toolcalls import Coverage
+
+if TYPE_CHECKING:
+    from agentlattice_integrations.contract.world import World
 
 __all__ = [
     "Alternative",
@@ -60,7 +63,7 @@ class Alternative:
     """What happens where a feature is missing: why it is missing, and a check that fails unless what is promised instead holds."""
 
     reason: str
-    check: Callable[[Governance], None]
+    check: Callable[[World], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,10 @@ class FrameworkHarness(ABC):
 
     name: ClassVar[str]
     """The framework's name, as its adapter puts it into `ToolCall.framework`."""
+    handoff_tool: ClassVar[str] = "transfer_to_specialist"
+    """What the tool is called by which the first agent of `run_handoff` hands over."""
+    agent_tool: ClassVar[str] = "specialist"
+    """What the tool is called that the inner agent of `run_agent_as_tool` is."""
     alternatives: ClassVar[Mapping[Feature, Alternative]] = {}
 
     @abstractmethod
