@@ -114,7 +114,9 @@ class Action:
         cls, content: dict[str, Any], amount: Decimal | None, event_id: Any, trusted: Iterable[str]
     ) -> Action:
         # What is decided on must be what is recorded, whatever the caller does to its dictionaries meanwhile.
-        text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS, default=_plain)
+        text = orjson.dumps(
+            content, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS, default=_plain
+        )
         members = orjson.loads(text)
         return cls(
             action_type=members["action_type"],
@@ -177,12 +179,14 @@ def check_json(value: Any, where: str, *, max_bytes: int = MAX_PAYLOAD_BYTES) ->
 def parse_amount(value: Any, where: str = "amount") -> Decimal:
     """`value` (text, int, float or Decimal) as an exact decimal. Raises InvalidRequestError if it is not one."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise InvalidRequestError(f"{where}: `{_short(value)}` is not an amount; send a decimal such as \"12.50\"")
+        raise InvalidRequestError(
+            f'{where}: `{_short(value)}` is not an amount; send a decimal such as "12.50"'
+        )
     try:
         amount = Decimal(repr(value) if isinstance(value, float) else value)
     except (InvalidOperation, ValueError):
         raise InvalidRequestError(
-            f"{where}: `{_short(value)}` is not an amount; send a decimal such as \"12.50\""
+            f'{where}: `{_short(value)}` is not an amount; send a decimal such as "12.50"'
         ) from None
     if not amount.is_finite():
         raise InvalidRequestError(f"{where}: `{_short(value)}` is not a finite number")
@@ -215,7 +219,11 @@ def _plain(value: Any) -> Any:
 
 
 def _checked_action_type(action_type: Any) -> str:
-    if not isinstance(action_type, str) or len(action_type) > _MAX_NAME or not _ACTION_TYPE.fullmatch(action_type):
+    if (
+        not isinstance(action_type, str)
+        or len(action_type) > _MAX_NAME
+        or not _ACTION_TYPE.fullmatch(action_type)
+    ):
         raise InvalidRequestError(
             f"action type `{_short(action_type)}` is not dot-notation such as `db.migrate` "
             f"(letters, digits, `_`, `-`, at most {_MAX_NAME} characters)"
@@ -273,7 +281,9 @@ def _checked_string(text: str, where: str) -> int:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise InvalidRequestError(f"{where}: text holds a lone surrogate, which no encoding can carry") from None
+        raise InvalidRequestError(
+            f"{where}: text holds a lone surrogate, which no encoding can carry"
+        ) from None
     if "\0" in text:
         raise InvalidRequestError(f"{where}: text holds a NUL character")
     return size
@@ -282,7 +292,9 @@ def _checked_string(text: str, where: str) -> int:
 def _short(value: Any) -> str:
     """User input for a message: one line, bounded, encodable."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**40:
-        return f"an integer of {value.bit_length()} bits"  # its decimal text may be refused by the interpreter
+        return (
+            f"an integer of {value.bit_length()} bits"  # its decimal text may be refused by the interpreter
+        )
     text = str(value).encode("ascii", "backslashreplace").decode()
     text = text.replace("\n", "\\n").replace("\0", "\\0")
     return text if len(text) <= 80 else text[:77] + "..."

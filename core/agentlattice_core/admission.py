@@ -48,8 +48,8 @@ __all__ = [
     "checked_text",
     "claim",
     "execute",
-    "record_claim_outcome",
     "original_result",
+    "record_claim_outcome",
     "refuse",
     "report",
     "stored_action",
@@ -58,7 +58,12 @@ __all__ = [
 GRANT_LIFE = timedelta(hours=24)
 """How long an approval may stay unused."""
 
-_STATUS = {"allow": "executed", "require_approval": "requested", "deny": "denied", "not_found": "policy_not_found"}
+_STATUS = {
+    "allow": "executed",
+    "require_approval": "requested",
+    "deny": "denied",
+    "not_found": "policy_not_found",
+}
 _OUTCOMES = ("success", "failure", "partial")
 _CLAIM_OUTCOMES = ("succeeded", "failed", "unknown")
 _ZERO = Decimal(0)
@@ -172,7 +177,12 @@ def _describe(data: dict[str, Any], decision: Decision) -> None:
         data["reason"] = decision.denial_reason
     if decision.policy is not None:
         policy = decision.policy
-        data["policy"] = {"id": policy.id, "name": policy.name, "version": policy.version, "digest": policy.digest}
+        data["policy"] = {
+            "id": policy.id,
+            "name": policy.name,
+            "version": policy.version,
+            "digest": policy.digest,
+        }
     if decision.guardrails:
         data["guardrails"] = [guardrail.id for guardrail in decision.guardrails]
     if decision.conditions:
@@ -321,7 +331,11 @@ def claim(policies: Policies, batch: Batch, caller: Caller, audit_event_id: str)
     action = Action.from_content(
         orjson.dumps(orjson.loads(row[4])["action"]), trusted=entry["data"].get("trusted", ())
     )
-    held = {charge[0]: Decimal(charge[1]) for charge in document.get("charges", ())} if document.get("charged") == "held" else {}
+    held = (
+        {charge[0]: Decimal(charge[1]) for charge in document.get("charges", ())}
+        if document.get("charged") == "held"
+        else {}
+    )
     used = _usage(batch)
     decision = policies.at(batch).decide(
         Facts(

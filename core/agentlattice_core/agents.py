@@ -24,7 +24,12 @@ class _State(Protocol):
 
 def check_name(name: Any, what: str) -> str:
     """`name` if it can name an agent or a person: 1 to 200 printable characters. Raises InvalidRequestError."""
-    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable() or name != name.strip():
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name) <= 200
+        or not name.isprintable()
+        or name != name.strip()
+    ):
         raise InvalidRequestError(f"{what} `{name!s:.80}` must be 1 to 200 printable characters")
     return name
 
@@ -38,7 +43,13 @@ def agent_facts(state: _State, name: str) -> AgentFacts:
 
 
 def register(
-    batch: Batch, name: str, *, tags: Iterable[str] | None, grants: Iterable[str] | None, owner: str | None, by: dict[str, Any]
+    batch: Batch,
+    name: str,
+    *,
+    tags: Iterable[str] | None,
+    grants: Iterable[str] | None,
+    owner: str | None,
+    by: dict[str, Any],
 ) -> str:
     """Register an agent, or change what is said of it; what is None stays as it is. Returns its id."""
     known = batch.get("agent", check_name(name, "agent"))

@@ -46,7 +46,13 @@ class _State(Protocol):
 
 
 def decide(
-    batch: Batch, operator: Operator, approval_id: str, *, approve: bool, reason: str | None, digest: str | None
+    batch: Batch,
+    operator: Operator,
+    approval_id: str,
+    *,
+    approve: bool,
+    reason: str | None,
+    digest: str | None,
 ) -> ApprovalRequest:
     """An operator approves or denies. The answer is the request as it then stands: pending if the quorum is not full.
 
@@ -93,7 +99,9 @@ def cancel(batch: Batch, caller: Caller, audit_event_id: str, reason: str | None
     _, agent_id, document = stored_action(batch, caller, audit_event_id)
     approval_id = document.get("approval")
     if approval_id is None:
-        raise IllegalTransitionError(f"action `{audit_event_id}` waits for nobody, so there is nothing to cancel")
+        raise IllegalTransitionError(
+            f"action `{audit_event_id}` waits for nobody, so there is nothing to cancel"
+        )
     approval = _known(batch, approval_id)
     if approval["status"] != "pending":
         raise IllegalTransitionError(_already(approval_id, approval), {"status": approval["status"]})
@@ -118,7 +126,9 @@ def expire(batch: Batch) -> list[str]:
 def pending(state: _State, now: datetime) -> list[ApprovalRequest]:
     """What waits for a person at `now`, the nearest deadline first."""
     keys = [key.split("/", 1) for key, _ in state.scan("pending")]
-    return [approval_request(state, approval_id) for deadline, approval_id in keys if deadline > format_time(now)]
+    return [
+        approval_request(state, approval_id) for deadline, approval_id in keys if deadline > format_time(now)
+    ]
 
 
 def approval_request(state: _State, approval_id: str) -> ApprovalRequest:
@@ -184,9 +194,13 @@ def _check_operator(batch: Batch, operator: Operator, approval_id: str, approval
             f"`{operator.name}` owns the agent `{approval['agent']}` that asks, so somebody else must decide"
         )
     if any(vote["by"] == operator.name for vote in approval["votes"]):
-        raise IllegalTransitionError(f"`{operator.name}` has approved `{approval_id}` already; another approver is needed")
+        raise IllegalTransitionError(
+            f"`{operator.name}` has approved `{approval_id}` already; another approver is needed"
+        )
     listed = [one["approvers"] for one in approval["sets"] if one["approvers"]]
-    if listed and not any(_matches(name, operator.name, operator.groups) for names in listed for name in names):
+    if listed and not any(
+        _matches(name, operator.name, operator.groups) for names in listed for name in names
+    ):
         raise ForbiddenError(
             f"`{operator.name}` is not among the approvers of `{approval_id}` ({', '.join(sorted({n for s in listed for n in s}))})"
         )

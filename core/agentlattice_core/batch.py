@@ -65,7 +65,7 @@ class Batch:
         first = self._transaction.head.size
         if index >= first:
             position = index - first
-            return tuple(self._entries[position]) if position < len(self._entries) else None
+            return self._entries[position] if position < len(self._entries) else None
         return self._transaction.row(index)
 
     def record(
@@ -122,5 +122,3 @@ class Batch:
             self._transaction.append(self._entries, self._sealer.head(), self._writes)
         for index in self._erased:
             self._transaction.erase(index)
-
-

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from agentlattice_core import admission, approvals, introspection, policies, verification
+from agentlattice_core import admission, approvals, erasure, introspection, policies, verification
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
 from agentlattice_core.agents import check_name, register
@@ -26,6 +26,7 @@ from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
     AgentLatticeTimeoutError,
+    AuditError,
     ForbiddenError,
     InvalidRequestError,
 )
@@ -46,6 +47,7 @@ from agentlattice_core.results import (
     WhoamiResult,
 )
 from agentlattice_core.stores.base import Row
+from agentlattice_core.verification import StateDifference
 from agentlattice_core.waiting import until_resolved, until_resolved_sync
 
 __all__ = ["AgentLattice", "PolicySource"]
@@ -94,6 +96,7 @@ class AgentLattice:
         owner: str | None = None,
         mode: Mode = "enforce",
         clock: Clock | None = None,
+        signing_key: str | os.PathLike[str] | None = None,
         gate_poll_timeout_ms: int = _EIGHT_HOURS_MS,
     ) -> AgentLattice:
         """Open the log in the SQLite file at `path`, creating it if it is not there.
@@ -101,18 +104,22 @@ class AgentLattice:
         `policies` are files to apply if their content has changed since they were last applied. `agent` names who
         acts (default: the program's name is never guessed; without it, only an operator's methods work), with what the
         operator says of it: `tags`, `grants` and `owner`. `operator` names the person who decides, with `role` and
-        `groups`. In `mode="observe"` everything is decided and recorded, and everything runs.
+        `groups`. In `mode="observe"` everything is decided and recorded, and everything runs. `signing_key` is the file
+        that holds the key which signs the log (default `<path>.key`, made at first use); kept where the agent's process cannot
+        read it, it proves more.
 
         Raises StoreError, PolicyDocumentError, InvalidRequestError.
         """
         if agent is not None and operator is not None:
-            raise InvalidRequestError("name an agent or an operator, not both: nobody decides on their own requests")
+            raise InvalidRequestError(
+                "name an agent or an operator, not both: nobody decides on their own requests"
+            )
         if mode not in ("enforce", "observe"):
             raise InvalidRequestError(f"mode `{mode}` must be `enforce` or `observe`")
         if gate_poll_timeout_ms < 0:
             raise InvalidRequestError(f"gate_poll_timeout_ms `{gate_poll_timeout_ms}` must not be negative")
         documents = _documents(policies)  # read before anything is opened: a typo must change nothing
-        engine = open_engine(path, clock)
+        engine = open_engine(path, clock, signing_key)
         try:
             client = cls._over(engine, mode, gate_poll_timeout_ms)
             if operator is not None:
@@ -161,7 +168,9 @@ class AgentLattice:
         client._register(tags, grants, owner)
         return client
 
-    def for_operator(self, operator: str, *, role: Role = "member", groups: Iterable[str] = ()) -> AgentLattice:
+    def for_operator(
+        self, operator: str, *, role: Role = "member", groups: Iterable[str] = ()
+    ) -> AgentLattice:
         """A client on the same log that decides for the person `operator`."""
         client = self._sibling()
         client._operator = Operator(check_name(operator, "operator"), role, frozenset(groups))
@@ -203,7 +212,9 @@ class AgentLattice:
 
     def _deciding(self) -> Operator:
         if self._operator is None:
-            raise ForbiddenError("deciding takes an operator, and this client is not one; open it with `operator=`")
+            raise ForbiddenError(
+                "deciding takes an operator, and this client is not one; open it with `operator=`"
+            )
         return self._operator
 
     # Acting
@@ -274,7 +285,9 @@ class AgentLattice:
             result = await self.await_approval(result.approval_id, self._gate_patience)
         return _passed(result, action_type)
 
-    def gate_sync(self, action_type: str, options: ActionOptions | None = None, **fields: Any) -> ActionResult:
+    def gate_sync(
+        self, action_type: str, options: ActionOptions | None = None, **fields: Any
+    ) -> ActionResult:
         """As `gate`."""
         result = self.execute_sync(action_type, options, **fields)
         if result.status == "requested" and not result.observed and result.approval_id is not None:
@@ -351,7 +364,9 @@ class AgentLattice:
 
     # Looking
 
-    async def can_i(self, action_type: str, options: ActionOptions | None = None, **fields: Any) -> CanIResult:
+    async def can_i(
+        self, action_type: str, options: ActionOptions | None = None, **fields: Any
+    ) -> CanIResult:
         """What `execute` would answer; nothing is recorded and nobody is asked."""
         return await asyncio.to_thread(self.can_i_sync, action_type, options, **fields)
 
@@ -403,14 +418,53 @@ class AgentLattice:
                 reader, agent=self.agent, cursor=cursor, limit=limit, action_type=action_type
             )
 
-    async def verify(self) -> VerifyResult:
-        """Verify the whole log: every entry, payload, tile and saved checkpoint."""
-        return await asyncio.to_thread(self.verify_sync)
+    async def verify(self, checkpoint: str | None = None, *, incremental: bool = False) -> VerifyResult:
+        """Verify the log: every entry, payload, tile and signed checkpoint.
 
-    def verify_sync(self) -> VerifyResult:
+        `checkpoint` is a signed note that was kept elsewhere. `incremental` verifies only what came after it, or after
+        the last one signed. Raises AuditError if `checkpoint` is not this log's.
+        """
+        return await asyncio.to_thread(self.verify_sync, checkpoint, incremental=incremental)
+
+    def verify_sync(self, checkpoint: str | None = None, *, incremental: bool = False) -> VerifyResult:
         """As `verify`."""
+        return verification.verify(self._engine, checkpoint, incremental=incremental)
+
+    def verify_state_sync(self) -> list[StateDifference]:
+        """Fold the log again and compare: every document of state that is not what the log makes of it."""
+        return list(verification.verify_state(self._engine))
+
+    async def checkpoint(self) -> str:
+        """Sign the log as it is now: a note to keep where nobody who can write the log can change it.
+
+        Raises AuditError if the log is not the one that was signed before.
+        """
+        return await asyncio.to_thread(self.checkpoint_sync)
+
+    def checkpoint_sync(self) -> str:
+        """As `checkpoint`."""
         self._engine.flush()
-        return verification.verify(self._engine)
+        note = self._engine.notary.sign()
+        if note is None:
+            raise AuditError(self._engine.notary.alarm or "the log could not be signed")
+        return note
+
+    def verifier_key(self) -> str:
+        """The public key of the checkpoints, as `name+id+key`: what a verifier elsewhere needs."""
+        return self._engine.notary.verifier_key().format()
+
+    async def erase(self, indexes: Iterable[int], reason: str) -> int:
+        """Erase what may be personal in entries of the log, by index; how many there were. For administrators."""
+        return await self._engine.run_async(self._erasing(indexes, reason))
+
+    def erase_sync(self, indexes: Iterable[int], reason: str) -> int:
+        """As `erase`."""
+        return self._engine.run(self._erasing(indexes, reason))
+
+    def _erasing(self, indexes: Iterable[int], reason: str) -> Callable[[Batch], int]:
+        operator, chosen = self._deciding(), list(indexes)
+        admission.checked_text("reason", reason)
+        return lambda batch: erasure.erase(batch, operator, chosen, reason)
 
     # Deciding
 
@@ -462,7 +516,9 @@ class AgentLattice:
             batch, operator, approval_id, approve=approve, reason=reason, digest=digest
         )
 
-    def apply_policies_sync(self, policies: PolicySource | Sequence[PolicySource], *, prune: bool = False) -> list[str]:
+    def apply_policies_sync(
+        self, policies: PolicySource | Sequence[PolicySource], *, prune: bool = False
+    ) -> list[str]:
         """Publish policy files whatever was applied before. Returns the ids of the parts that changed.
 
         `prune` removes what the same file published before and no longer holds.
@@ -472,7 +528,9 @@ class AgentLattice:
             changed += self._publish(document, name, digest, prune=prune, force=True)
         return changed
 
-    def _publish(self, document: PolicyDocument, name: str, digest: str, *, prune: bool, force: bool) -> list[str]:
+    def _publish(
+        self, document: PolicyDocument, name: str, digest: str, *, prune: bool, force: bool
+    ) -> list[str]:
         if self._operator is not None:
             by: dict[str, Any] = approvals.operator_identity(self._operator)
         else:
@@ -505,7 +563,9 @@ class AgentLattice:
         def deliver(event: GovernanceEvent) -> None:
             loop.call_soon_threadsafe(callback, event)
 
-        await asyncio.to_thread(self.subscribe_sync, org_id, deliver, events=events, agent_filter=agent_filter)
+        await asyncio.to_thread(
+            self.subscribe_sync, org_id, deliver, events=events, agent_filter=agent_filter
+        )
 
     def subscribe_sync(
         self,
@@ -583,7 +643,9 @@ def _passed(result: ActionResult, action_type: str) -> ActionResult:
         )
     if result.status == "policy_not_found":
         raise AgentLatticeError(
-            "POLICY_NOT_FOUND", f"no policy covers `{action_type}`, so it may not run; write one to allow it", result
+            "POLICY_NOT_FOUND",
+            f"no policy covers `{action_type}`, so it may not run; write one to allow it",
+            result,
         )
     if result.status in ("requested", "timed_out"):
         assert result.approval_id is not None

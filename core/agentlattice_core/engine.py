@@ -3,6 +3,7 @@
 - Clients of one process that name the same file share one engine, so that they share commits and wake each other at
   once; the last one to close it closes the file.
 - Commands are functions over a `Batch`; `run` and `run_async` carry them through the sequencer.
+- The log is signed about once a second while there is traffic, and on close.
 - What was posted (outcomes) rides with the next batch and is flushed after a moment if none comes, and on close.
 """
 
@@ -17,9 +18,10 @@ from typing import Any, TypeVar
 
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock, SystemClock
-from agentlattice_core.errors import AgentLatticeError, StoreError
+from agentlattice_core.errors import AgentLatticeError, NotRecordedError, StoreError
 from agentlattice_core.follower import Follower
 from agentlattice_core.keeper import Keeper
+from agentlattice_core.notary import Notary
 from agentlattice_core.policies import Policies
 from agentlattice_core.sequencer import Command, Sequencer
 from agentlattice_core.stores.base import Reader, Store
@@ -29,39 +31,48 @@ __all__ = ["Engine", "open_engine", "release"]
 
 T = TypeVar("T")
 
+_SIGNING_INTERVAL = 1.0  # seconds of traffic between checkpoints
 _OUTCOME_PATIENCE = 0.05  # seconds an outcome may wait for a batch to ride with
 
 
 class Engine:
     """Everything that serves one log in this process."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, signing_key: str | os.PathLike[str]) -> None:
         self.store = store
         self.clock = clock
         self.policies = Policies()
         self.keeper = Keeper()
         self.follower = Follower(store)
-        self._sequencer = Sequencer(store, clock, self.follower.ring)
+        self._sequencer = Sequencer(store, clock, self._after_batch)
         self._closed = False
         self.users = 0
+        self.notary = Notary(store, signing_key, self._keep_checkpoint)
         with store.read() as reader:
             empty = reader.head.size == 0
-        if empty:
+        if empty and self.notary.alarm is None:
             self._sequencer.run(_begin)
+
+    def _after_batch(self) -> None:
+        self.follower.ring()
+        self.keeper.later("checkpoint", _SIGNING_INTERVAL, self.notary.sign)
+
+    def _keep_checkpoint(self, size: int, note: str) -> None:
+        self._sequencer.run(lambda batch: batch.add_checkpoint(size, note))
 
     def run(self, command: Command[T], abandoned: Callable[[T], None] | None = None) -> T:
         """Run a command on this thread; its result is durable."""
-        self._check_open()
+        self._check_writable()
         return self._sequencer.run(command, abandoned)
 
     async def run_async(self, command: Command[T], abandoned: Callable[[T], None] | None = None) -> T:
         """Run a command without blocking the event loop; its result is durable."""
-        self._check_open()
+        self._check_writable()
         return await self._sequencer.run_async(command, abandoned)
 
     def post(self, command: Command[Any]) -> None:
         """Have a command ride with the next batch."""
-        self._check_open()
+        self._check_writable()
         self._sequencer.post(command)
         self.keeper.later("outcomes", _OUTCOME_PATIENCE, self._sequencer.flush)
 
@@ -81,6 +92,7 @@ class Engine:
             return
         try:
             self._sequencer.flush()
+            self.notary.sign()
         finally:
             self._closed = True
             self.keeper.close()
@@ -90,6 +102,11 @@ class Engine:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("this client was closed; open the database again to use it")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.notary.alarm is not None:
+            raise NotRecordedError(self.notary.alarm)
 
 
 def _begin(batch: Batch) -> None:
@@ -101,15 +118,22 @@ _engines: dict[tuple[str, int], Engine] = {}
 _engines_lock = threading.Lock()
 
 
-def open_engine(path: str | os.PathLike[str], clock: Clock | None = None) -> Engine:
-    """The engine of the SQLite file at `path`, shared within the process. Give it back with `release`."""
+def open_engine(
+    path: str | os.PathLike[str],
+    clock: Clock | None = None,
+    signing_key: str | os.PathLike[str] | None = None,
+) -> Engine:
+    """The engine of the SQLite file at `path`, shared within the process. Give it back with `release`.
+
+    `signing_key` is the file of the signer's key, by default `<path>.key`.
+    """
     name = (os.path.realpath(path), id(clock) if clock is not None else 0)
     with _engines_lock:
         engine = _engines.get(name)
         if engine is None:
             store = SQLiteStore(path, new_log_id=lambda: f"org_{os.urandom(10).hex()}")
             try:
-                engine = Engine(store, clock or SystemClock())
+                engine = Engine(store, clock or SystemClock(), signing_key or f"{os.fspath(path)}.key")
             except BaseException:
                 store.close()
                 raise

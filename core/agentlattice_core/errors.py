@@ -64,7 +64,9 @@ class AgentLatticeError(Exception):
         return (_rebuild, (type(self), self.args, self.__dict__.copy()))
 
 
-def _rebuild(cls: type[AgentLatticeError], args: tuple[Any, ...], attributes: dict[str, Any]) -> AgentLatticeError:
+def _rebuild(
+    cls: type[AgentLatticeError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> AgentLatticeError:
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(attributes)
@@ -93,7 +95,9 @@ class AgentLatticeDeniedError(AgentLatticeError):
             where = f" by policy `{policy}`" if policy else ""
             why = f" ({reason})" if reason else ""
             message = f"the action was denied{where}{why}"
-        super().__init__("ACTION_DENIED", message, {"reason": reason, "policy": policy, "approval_id": approval_id})
+        super().__init__(
+            "ACTION_DENIED", message, {"reason": reason, "policy": policy, "approval_id": approval_id}
+        )
         self.approval_id = approval_id
         self.reason = reason
         self.policy = policy
@@ -195,7 +199,9 @@ class PolicyDocumentError(AgentLatticeError):
     def __init__(self, problems: Sequence[PolicyProblem]) -> None:
         self.problems = tuple(problems)
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-        super().__init__("INVALID_POLICY", f"{self.problems[0]}{more}", [str(problem) for problem in self.problems])
+        super().__init__(
+            "INVALID_POLICY", f"{self.problems[0]}{more}", [str(problem) for problem in self.problems]
+        )
 
 
 class StoreError(AgentLatticeError):

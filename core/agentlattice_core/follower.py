@@ -55,7 +55,9 @@ class Follower:
                     self._cursor = reader.head.size
             self._watchers.append(watcher)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._follow, name="agentlattice-follower", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._follow, name="agentlattice-follower", daemon=True
+                )
                 self._thread.start()
         self._bell.set()
 

@@ -37,7 +37,9 @@ MAX_PAGE = 200
 """Most events on one page of the audit trail."""
 
 
-def can_i(policies: Policies, reader: Reader, agent: str, action: Action, given: frozenset[str], now: datetime) -> CanIResult:
+def can_i(
+    policies: Policies, reader: Reader, agent: str, action: Action, given: frozenset[str], now: datetime
+) -> CanIResult:
     """What `execute` would answer, with nothing recorded. `given` names the members the caller passed."""
 
     def used(key: str) -> Decimal:
@@ -80,7 +82,10 @@ def whoami(policies: Policies, reader: Reader, agent: str, log_id: str) -> Whoam
         org_id=log_id,
         is_active=True,
         cb_state="MONITORING",
-        calibration={"actions": sum(1 for _ in reader.scan("action", f"{facts.id}/", limit=1000)), "complete": False},
+        calibration={
+            "actions": sum(1 for _ in reader.scan("action", f"{facts.id}/", limit=1000)),
+            "complete": False,
+        },
         policies=own,
         delegations={"as_parent": [], "as_child": []},
     )
@@ -98,7 +103,9 @@ def audit_page(
         agent_id = agent_facts(reader, agent).id
         found = (
             (int(key.rsplit("/", 1)[1], 16), document)
-            for key, document in reader.scan("action", f"{agent_id}/", after=action_key(agent_id, before), reverse=True)
+            for key, document in reader.scan(
+                "action", f"{agent_id}/", after=action_key(agent_id, before), reverse=True
+            )
         )
     else:
         found = _everybodys(reader, before)
@@ -117,7 +124,9 @@ def _position(cursor: str) -> int:
     try:
         return int(cursor, 16)
     except ValueError:
-        raise InvalidRequestError(f"cursor `{cursor:.80}` is not one of ours; pass `next_cursor` as it came") from None
+        raise InvalidRequestError(
+            f"cursor `{cursor:.80}` is not one of ours; pass `next_cursor` as it came"
+        ) from None
 
 
 def _everybodys(reader: Reader, before: int) -> Any:

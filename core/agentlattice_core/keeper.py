@@ -27,11 +27,11 @@ class Keeper:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._wake = threading.Condition()
-        self._due: dict[str, tuple[float, Callable[[], None]]] = {}
+        self._due: dict[str, tuple[float, Callable[[], object]]] = {}
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def later(self, name: str, delay: float, job: Callable[[], None]) -> None:
+    def later(self, name: str, delay: float, job: Callable[[], object]) -> None:
         """Have `job` run in `delay` seconds, unless a job of that name is due before."""
         if self._pid != os.getpid():
             self._reset()

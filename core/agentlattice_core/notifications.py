@@ -45,7 +45,9 @@ _ACTIONS = {
 }
 
 
-def notification(entry: dict[str, Any], row: Row, audience: Literal["agent", "operator"]) -> GovernanceEvent | None:
+def notification(
+    entry: dict[str, Any], row: Row, audience: Literal["agent", "operator"]
+) -> GovernanceEvent | None:
     """The notification an entry makes, or None."""
     kind, data, who = entry["kind"], entry["data"], entry["who"]
     payload = orjson.loads(row[4]) if row[4] is not None and kind != "policy" else {}
@@ -67,7 +69,11 @@ def notification(entry: dict[str, Any], row: Row, audience: Literal["agent", "op
             told |= {"approval_id": data["approval"]["id"], "timeout_at": data["approval"]["timeout_at"]}
     elif kind == "claim":
         event_type = "action.executed" if data["event"] == "started" else "action.denied"
-        told |= {"audit_event_id": data["action"], "claim": data["event"], "denial_reason": data.get("reason")}
+        told |= {
+            "audit_event_id": data["action"],
+            "claim": data["event"],
+            "denial_reason": data.get("reason"),
+        }
     elif kind == "approval" and data["event"] != "vote":
         event_type = "approval.escalated" if data["event"] == "escalated" else "approval.resolved"
         told |= {
@@ -83,4 +89,6 @@ def notification(entry: dict[str, Any], row: Row, audience: Literal["agent", "op
         told |= {"source": data["source"]}
     else:
         return None
-    return GovernanceEvent(event_type, entry["at"], entry["log"], told, who.get("agent_id") or data.get("agent_id"))
+    return GovernanceEvent(
+        event_type, entry["at"], entry["log"], told, who.get("agent_id") or data.get("agent_id")
+    )

@@ -108,7 +108,14 @@ def _set_digest(documents: Mapping[str, Document]) -> str:
 
 
 def publish(
-    batch: Batch, document: PolicyDocument, *, source: str, source_digest: str, by: dict[str, Any], prune: bool, force: bool
+    batch: Batch,
+    document: PolicyDocument,
+    *,
+    source: str,
+    source_digest: str,
+    by: dict[str, Any],
+    prune: bool,
+    force: bool,
 ) -> tuple[list[str], list[str]]:
     """Bring the parts of `document` into force. Returns the parts published and removed.
 
@@ -150,5 +157,7 @@ def publish(
             batch.record("policy", by, data)
             removed.append(part)
     in_force = _set_digest(dict(batch.scan("policy")))
-    batch.record("policy", by, {"event": "applied", "source": source, "digest": source_digest, "set": in_force})
+    batch.record(
+        "policy", by, {"event": "applied", "source": source, "digest": source_digest, "set": in_force}
+    )
     return published, removed

@@ -138,7 +138,9 @@ class Sequencer:
         self._check_process()
         with self._mutex:
             if len(self._queue) >= _MAX_WAITING:
-                raise NotRecordedError(f"{_MAX_WAITING} actions are waiting to be recorded already; slow down and retry")
+                raise NotRecordedError(
+                    f"{_MAX_WAITING} actions are waiting to be recorded already; slow down and retry"
+                )
             self._queue.append(ticket)
             if self._leader is None:
                 self._leader = ticket

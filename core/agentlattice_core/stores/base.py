@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
+import orjson
+
 from agentlattice_core.audit.entry import Head, SealedEntry
 
-__all__ = ["Document", "Reader", "Row", "StateKey", "Store", "Transaction"]
+__all__ = ["Document", "Reader", "Row", "StateKey", "Store", "Transaction", "encode"]
 
 T = TypeVar("T")
 
@@ -24,6 +26,11 @@ Document = dict[str, Any]
 StateKey = tuple[str, str]
 Row = tuple[int, bytes, bytes, bytes | None, bytes | None]
 """A stored entry: index, body, leaf hash, salt, payload; the last two are None once the payload is erased."""
+
+
+def encode(document: Document) -> bytes:
+    """A document as it is stored: members in order, so that equal documents are equal bytes."""
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 
 class Reader(Protocol):
@@ -39,7 +46,13 @@ class Reader(Protocol):
         ...
 
     def scan(
-        self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None, reverse: bool = False
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
     ) -> Iterator[tuple[str, Document]]:
         """Documents of one kind whose key starts with `prefix`, in key order, beyond `after` if given."""
         ...

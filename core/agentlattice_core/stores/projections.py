@@ -60,7 +60,9 @@ def fold(
     try:
         _FOLDS[kind](writes, index, at, who, data, id)
     except KeyError as error:
-        raise AuditError(f"entry `{index}` of kind `{kind}` cannot be folded: `{error.args[0]}` is missing") from error
+        raise AuditError(
+            f"entry `{index}` of kind `{kind}` cannot be folded: `{error.args[0]}` is missing"
+        ) from error
     return writes.documents
 
 
@@ -99,7 +101,9 @@ class _Writes:
             self.put("limit", key, {"used": format(total, "f")})
 
 
-def _log(writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None) -> None:
+def _log(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
     writes.put("log", "log", {"began": at, "entry": index})
 
 
@@ -214,7 +218,9 @@ def _approval(
     action = writes.known("action", key)
     if action.get("charged") == "held":
         writes.charge(action["charges"], -1)
-        writes.change("action", key, status="timed_out" if event == "timed_out" else "denied", charged="released")
+        writes.change(
+            "action", key, status="timed_out" if event == "timed_out" else "denied", charged="released"
+        )
     else:
         writes.change("action", key, status="timed_out" if event == "timed_out" else "denied")
 

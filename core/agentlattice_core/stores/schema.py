@@ -66,6 +66,6 @@ def create_or_migrate(connection: apsw.Connection, path: str, new_log_id: Callab
                 )
             connection.pragma("application_id", APPLICATION_ID)
             connection.pragma("user_version", SCHEMA_VERSION)
-    (log_id,) = connection.execute("SELECT log_id FROM head").fetchone()
+    ((log_id,),) = connection.execute("SELECT log_id FROM head")
     assert isinstance(log_id, str)
     return log_id

@@ -31,7 +31,7 @@ from agentlattice_core.audit.entry import Head, SealedEntry
 from agentlattice_core.audit.merkle import Frontier
 from agentlattice_core.audit.tiles import tiles_completed_by
 from agentlattice_core.errors import NotRecordedError, StoreError
-from agentlattice_core.stores.base import Document, Row, StateKey, Store, Transaction
+from agentlattice_core.stores.base import Document, Row, StateKey, Store, Transaction, encode
 from agentlattice_core.stores.gate import ProcessGate
 from agentlattice_core.stores.schema import APPLICATION_ID, create_or_migrate
 
@@ -124,7 +124,9 @@ class SQLiteStore(Store):
         try:
             connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
             if connection.pragma("page_count") != 0 and connection.pragma("application_id") != APPLICATION_ID:
-                raise StoreError(f"cannot open `{self.path}`: it is a database of something else; name another file")
+                raise StoreError(
+                    f"cannot open `{self.path}`: it is a database of something else; name another file"
+                )
             if connection.pragma("journal_mode", "wal") != "wal":
                 raise StoreError(
                     f"cannot open `{self.path}`: its file system cannot share memory between processes; use a local disk"
@@ -165,7 +167,9 @@ class SQLiteStore(Store):
         if self._closed:
             raise StoreError(f"`{self.path}` was closed; open it again to use it")
         if self._pid != os.getpid():
-            raise StoreError(f"`{self.path}` was in use when this process was forked; open it again in the child")
+            raise StoreError(
+                f"`{self.path}` was in use when this process was forked; open it again in the child"
+            )
         self._check_disk()
         if self._writer is None:
             self._open()
@@ -204,7 +208,10 @@ class SQLiteStore(Store):
                 raise NotRecordedError(f"`{self.path}` could not be written: {_reason(error)}") from error
 
     def _transact(
-        self, connection: apsw.Connection, work: Callable[[Transaction], T], on_commit: Callable[[], None] | None
+        self,
+        connection: apsw.Connection,
+        work: Callable[[Transaction], T],
+        on_commit: Callable[[], None] | None,
     ) -> T:
         if self._wal_pages >= _CHECKPOINT_PAGES:
             self._checkpoint(connection)
@@ -225,6 +232,10 @@ class SQLiteStore(Store):
         return result
 
     def _remember(self, transaction: _SQLiteTransaction, on_commit: Callable[[], None] | None) -> None:
+        if transaction.erased:
+            self._wal_pages = (
+                _CHECKPOINT_PAGES  # the write-ahead log still holds what was erased: start it afresh soon
+            )
         self._seen.advance(transaction.head.size)
         self.cache.commit(transaction.head.size, transaction.writes)
         if on_commit is not None:
@@ -250,7 +261,9 @@ class SQLiteStore(Store):
                 self._fsync(self._wal)
             except OSError as error:
                 self._broken = f"a sync failed: {_reason(error)}"
-                raise NotRecordedError(f"`{self.path}` could not be synced to disk: {_reason(error)}") from error
+                raise NotRecordedError(
+                    f"`{self.path}` could not be synced to disk: {_reason(error)}"
+                ) from error
             self._durable.set(version, size)
 
     # Reading
@@ -375,15 +388,23 @@ class _SQLiteReader:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        leaf, at, frontier = connection.execute("SELECT leaf, at, frontier FROM head").fetchone()
+        ((leaf, at, frontier),) = connection.execute("SELECT leaf, at, frontier FROM head")
         self.head = Head(leaf, at, Frontier.from_bytes(frontier))
 
     def get(self, kind: str, key: str) -> Document | None:
-        row = self._connection.execute("SELECT value FROM state WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        row = self._connection.execute(
+            "SELECT value FROM state WHERE kind = ? AND key = ?", (kind, key)
+        ).fetchone()
         return None if row is None else orjson.loads(row[0])
 
     def scan(
-        self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None, reverse: bool = False
+        self,
+        kind: str,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
     ) -> Iterator[tuple[str, Document]]:
         # U+10FFFF sorts after every character a key may hold, so this range is the prefix.
         low, high = prefix, prefix + "\U0010ffff"
@@ -409,7 +430,9 @@ class _SQLiteReader:
         return b"".join(leaf for (leaf,) in self._connection.execute(query, (start, start + count)))
 
     def tile(self, level: int, index: int) -> bytes | None:
-        row = self._connection.execute("SELECT hashes FROM tiles WHERE level = ? AND n = ?", (level, index)).fetchone()
+        row = self._connection.execute(
+            "SELECT hashes FROM tiles WHERE level = ? AND n = ?", (level, index)
+        ).fetchone()
         return None if row is None else row[0]
 
     def checkpoints(self) -> Iterator[tuple[int, str]]:
@@ -425,6 +448,7 @@ class _SQLiteTransaction(_SQLiteReader):
     def __init__(self, connection: apsw.Connection, cache: _Cache) -> None:
         super().__init__(connection)
         self._documents = cache.valid_at(self.head.size)
+        self.erased = False
         self.writes: Mapping[StateKey, Document | None] = {}
 
     def get(self, kind: str, key: str) -> Document | None:
@@ -452,7 +476,7 @@ class _SQLiteTransaction(_SQLiteReader):
                 "ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes",
                 (tile.level, tile.index, tile.hashes),
             )
-        kept = [(*name, orjson.dumps(document)) for name, document in writes.items() if document is not None]
+        kept = [(*name, encode(document)) for name, document in writes.items() if document is not None]
         _insert(
             self._connection,
             "INSERT INTO state (kind, key, value) VALUES",
@@ -468,6 +492,8 @@ class _SQLiteTransaction(_SQLiteReader):
         self.head, self.writes = head, writes
 
     def erase(self, index: int) -> None:
+        self.erased = True
+        self._connection.pragma("secure_delete", 1)
         self._connection.execute("UPDATE entries SET salt = NULL, payload = NULL WHERE i = ?", (index,))
 
     def add_checkpoint(self, size: int, note: str) -> None:

@@ -1,0 +1,90 @@
+"""Signing the log about once a second while there is traffic, and noticing when it is not the log that was signed.
+
+- The signer's key and its record of what it signed last lie outside the database. A database that was cut short, restored from
+  an old copy or rewritten does not extend that record.
+- Found out when the log is opened or when it is signed next, this is an alarm: the log can still be read and verified, but nothing more is
+  recorded in it, because limits and approvals that were used would be free again.
+- Only what is durable is signed, so a power cut never looks like tampering.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from agentlattice_core.audit.checkpoint import Checkpoint
+from agentlattice_core.audit.merkle import consistency_proof, verify_consistency
+from agentlattice_core.audit.note import VerifierKey, open_checkpoint
+from agentlattice_core.audit.signer import FileSigner
+from agentlattice_core.audit.tiles import TiledHashes
+from agentlattice_core.errors import AuditError
+from agentlattice_core.stores.base import Reader, Store
+
+__all__ = ["Notary"]
+
+_log = logging.getLogger("agentlattice")
+
+
+class Notary:
+    """The signer of one store's log. `keep(size, note)` is called with each new checkpoint, to store it."""
+
+    def __init__(self, store: Store, key: str | os.PathLike[str], keep: Callable[[int, str], None]) -> None:
+        self._store = store
+        self._keep = keep
+        self._signer = FileSigner(key, store.log_id)
+        self.alarm: str | None = None
+        self._signed = self._compare()
+
+    def verifier_key(self) -> VerifierKey:
+        """The public key of the checkpoints."""
+        return self._signer.verifier_key()
+
+    def last(self) -> Checkpoint:
+        """What was signed last, by whichever process."""
+        return open_checkpoint(self._signer.last(), self.verifier_key())
+
+    def sign(self) -> str | None:
+        """Sign the log as it is; the note, or None if the log does not extend what was signed before."""
+        try:
+            note = self._signer.sign(self._read_head, self._prove)
+        except AuditError as error:
+            self._raise_alarm(error)
+            return None
+        size = open_checkpoint(note, self.verifier_key()).size
+        if size > self._signed:
+            self._signed = size
+            self._keep(size, note)
+        return note
+
+    def _compare(self) -> int:
+        """Whether the log extends what was signed last; the size of that."""
+        last = self.last()
+        try:
+            with self._store.read() as reader:
+                size, root = reader.head.size, reader.head.root()
+                if size < last.size:
+                    raise AuditError(
+                        f"the log has {size} entries, but {last.size} were signed: it was cut short or an old copy was restored"
+                    )
+                verify_consistency(last.size, last.root, size, root, _proof(reader, last.size, size))
+        except AuditError as error:
+            self._raise_alarm(error)
+        return last.size
+
+    def _raise_alarm(self, error: AuditError) -> None:
+        if self.alarm is None:
+            _log.error("the audit log is not the one that was signed: %s", error)
+        self.alarm = f"the audit log is not the one that was signed ({error}); nothing is recorded in it until it is restored"
+
+    def _read_head(self) -> tuple[int, bytes]:
+        with self._store.read() as reader:
+            return reader.head.size, reader.head.root()
+
+    def _prove(self, old: int, new: int) -> list[bytes]:
+        with self._store.read() as reader:
+            return _proof(reader, old, new)
+
+
+def _proof(reader: Reader, old: int, new: int) -> list[bytes]:
+    return consistency_proof(old, new, TiledHashes(reader.tile, reader.leaves))
