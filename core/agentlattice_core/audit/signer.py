@@ -102,8 +102,8 @@ class FileSigner:
                 return note
             if size < last.size:
                 raise AuditError(
-                    f"the log has {size} entries, but {last.size} were signed: it was cut short or an old copy was "
-                    "restored; find the entries that are missing, nothing is signed before",
+                    f"the log has {size} entries, but {last.size} were signed: it was cut short or an old copy "
+                    "was restored; find the entries that are missing, nothing more is signed before",
                     {"size": size, "signed_size": last.size},
                 )
             try:
@@ -120,8 +120,8 @@ class FileSigner:
     def _generate(self) -> None:
         if self._signed.exists() and self._size_on_file() > 0:
             raise AuditError(
-                f"the signing key `{self._path}` is gone, but `{self._signed.name}` says that it signed checkpoints; "
-                "restore the key"
+                f"the signing key `{self._path}` is gone, but `{self._signed.name}` says that it signed "
+                "checkpoints; restore the key"
             )
         private = Ed25519PrivateKey.generate()
         empty = Checkpoint(self._origin, 0, EMPTY_ROOT)
@@ -150,8 +150,8 @@ class FileSigner:
             raise AuditError(f"the signing key `{self._path}` cannot be read: {error.strerror}") from None
         if mode & 0o077:
             raise AuditError(
-                f"the signing key `{self._path}` can be read by others (mode {mode:04o}); run `chmod 600` on it, and "
-                "replace it if somebody may have copied it"
+                f"the signing key `{self._path}` can be read by others (mode {mode:04o}); run `chmod 600` on "
+                "it, and replace it if somebody may have copied it"
             )
         try:
             private = load_pem_private_key(pem, password=None)
