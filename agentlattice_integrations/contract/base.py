@@ -33,6 +33,17 @@ class ContractPart:
         finally:
             world.close()
 
+    @contextmanager
+    def another_world(self, world: World, **options: Any) -> Iterator[World]:
+        """A world of other options beside `world`."""
+        directory = world.directory / "another"
+        directory.mkdir()
+        another = World(self.harness, directory, **options)
+        try:
+            yield another
+        finally:
+            another.close()
+
     @property
     def any_how(self) -> How:
         """A way of running agents that the framework has."""

@@ -50,17 +50,14 @@ class PathContract(ContractPart):
         assert world.effects.of("forbidden") == []
 
     @needs(Feature.HANDOFF)
-    def test_a_hand_off_that_policy_denies_does_not_happen(self, tmp_path: Any, world: World) -> None:
+    def test_a_hand_off_that_policy_denies_does_not_happen(self, world: World) -> None:
         """The hand-off is an action itself; denied, the first agent reads why and the second never starts."""
-        strict = World(self.harness, _beside(tmp_path), handoffs="deny")
-        try:
+        with self.another_world(world, handoffs="deny") as strict:
             transcript = self.harness.run_handoff(
                 strict.governance(), strict.tools("free"), [[_FREE]], denied=True
             )
             self.assert_denied(transcript.seen[0], "POLICY_DENIED")
             assert strict.effects.of() == []
-        finally:
-            strict.close()
 
     @needs(Feature.AGENT_AS_TOOL)
     def test_the_tools_of_an_agent_used_as_a_tool_are_governed(self, world: World) -> None:
@@ -175,9 +172,3 @@ class PathContract(ContractPart):
         assert len(transcript.coverage.refused) == len(hosted)
         assert all(tool.why for tool in transcript.coverage.refused)
         assert transcript.coverage.not_coverable == ()
-
-
-def _beside(path: Any) -> Any:
-    other = path / "strict"
-    other.mkdir()
-    return other

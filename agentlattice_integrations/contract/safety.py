@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,17 +52,6 @@ _NOT_JSON = {
 
 class SafetyContract(ContractPart):
     """It fails closed, says so, and keeps secrets out of the log."""
-
-    @pytest.fixture
-    def observed(self, tmp_path: Path) -> Iterator[World]:
-        """A world whose client only observes."""
-        directory = tmp_path / "observed"
-        directory.mkdir()
-        world = World(self.harness, directory, mode="observe")
-        try:
-            yield world
-        finally:
-            world.close()
 
     @needs_how
     def test_nothing_runs_that_cannot_be_recorded(self, world: World, how: How) -> None:
@@ -140,17 +127,21 @@ class SafetyContract(ContractPart):
             assert secret.encode() not in stored, f"the database holds the secret `{name}`"
 
     @needs_how
-    def test_observing_withholds_nothing_and_records_everything(self, observed: World, how: How) -> None:
+    def test_observing_withholds_nothing_and_records_everything(self, world: World, how: How) -> None:
         """In observe mode a call that policy denies runs, the model notices nothing, and the log says what would be."""
-        transcript = self.harness.run(
-            observed.governance(),
-            observed.tools("forbidden", "deploy"),
-            [[ScriptedCall("forbidden", {"text": "now"})], [ScriptedCall("deploy", {"version": "1.4"})]],
-            how=how,
-        )
-        assert [seen.content for seen in transcript.seen] == ["the forbidden thing was done", "deployed 1.4"]
-        assert [event.status for event in observed.events()] == ["denied", "requested"]
-        assert observed.pending() == []
+        with self.another_world(world, mode="observe") as observed:
+            transcript = self.harness.run(
+                observed.governance(),
+                observed.tools("forbidden", "deploy"),
+                [[ScriptedCall("forbidden", {"text": "now"})], [ScriptedCall("deploy", {"version": "1.4"})]],
+                how=how,
+            )
+            assert [seen.content for seen in transcript.seen] == [
+                "the forbidden thing was done",
+                "deployed 1.4",
+            ]
+            assert [event.status for event in observed.events()] == ["denied", "requested"]
+            assert observed.pending() == []
 
     def test_the_same_refusal_reads_the_same_everywhere(self, world: World) -> None:
         """For several reasons, what this framework's model reads is byte for byte what the bare gate answers."""
