@@ -2,8 +2,8 @@
 
 - `full`: everything. `fields`: which fields and operators, but neither what was expected nor what was found.
   `none`: only that something was evaluated.
-- What is hidden is present but blank, because readers require the members. What an author wrote as a `message` is meant
-  for the agent and stays.
+- What is hidden is present but blank, because readers require the members. What an author wrote as a
+  `message` is meant for the agent and stays.
 - The log holds everything; whoever shows something to the agent hides it here first.
 """
 

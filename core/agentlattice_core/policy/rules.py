@@ -27,7 +27,7 @@ from agentlattice_core.policy.model import Policy, Rule
 from agentlattice_core.policy.reader import DAYS, load_zone
 from agentlattice_core.results import RuleResult
 
-__all__ = ["CompiledRule", "Registries", "RuleFindings", "charge_once", "compile_rule"]
+__all__ = ["CompiledRule", "Registries", "RuleFindings", "charge_once", "compile_rule", "exact_sum"]
 
 Registries: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -261,7 +261,7 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
         if cap is None:
             why = f"beneficiary `{facts.action.beneficiary}` has no `{rule.cap_from}` in `{rule.registry}`"
             return _Measured(None, why, {"cap_from": rule.cap_from}, None)
-        total = _EXACT.add(highest, amount)
+        total = exact_sum(highest, amount)
         if total <= cap:
             return _Measured(False, "", {})
         details = {
@@ -324,6 +324,11 @@ def charge_once(charges: dict[str, Charge], charge: Charge) -> None:
         release = other.release_on_failure and charge.release_on_failure
         charge = Charge(charge.key, charge.amount, min(caps, default=None), release, charge.scope)
     charges[charge.key] = charge
+
+
+def exact_sum(first: Decimal, second: Decimal) -> Decimal:
+    """The sum with all its digits."""
+    return _EXACT.add(first, second)
 
 
 def _text(amount: Decimal) -> str:

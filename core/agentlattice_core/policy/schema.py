@@ -176,7 +176,7 @@ def _read_conditions(reader: Reader, node: Node | None, path: str) -> tuple[Cond
 
 
 def _read_rules(reader: Reader, node: Node | None, path: str, *, guardrail: bool) -> tuple[Rule, ...]:
-    rules: dict[int, Rule] = {}
+    rules: list[Rule] = []
     items = reader.items(node, path)
     if node is not None and not items and isinstance(node.value, list):
         reader.problem(node, path, "is an empty list; leave it out where there are no rules")
@@ -184,7 +184,7 @@ def _read_rules(reader: Reader, node: Node | None, path: str, *, guardrail: bool
         rule = schema_rules.read_rule(reader, item, where)
         if rule is None:
             continue
-        if rule.priority in rules:
+        if any(rule.priority == other.priority for other in rules):
             reader.problem(
                 item,
                 f"{where}.priority",
@@ -194,8 +194,8 @@ def _read_rules(reader: Reader, node: Node | None, path: str, *, guardrail: bool
             reader.problem(
                 item, f"{where}.effect", "`AUTO_APPROVE` cannot stand in a guardrail, which only tightens"
             )
-        rules[rule.priority] = rule
-    return tuple(rules[priority] for priority in sorted(rules))
+        rules.append(rule)
+    return tuple(rules)
 
 
 def read_action(

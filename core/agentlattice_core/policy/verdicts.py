@@ -63,7 +63,8 @@ class CompiledPolicy:
         negated = policy.effect == "deny"
         unconditional = not policy.conditions and not negated
         self.requirement = None if unconditional else compile_requirement(policy.conditions, negated=negated)
-        self.rules = tuple(compile_rule(rule, policy, part_id) for rule in policy.rules)
+        by_priority = sorted(policy.rules, key=lambda rule: rule.priority)
+        self.rules = tuple(compile_rule(rule, policy, part_id) for rule in by_priority)
 
     def verdict(self, facts: Facts, registries: Registries) -> Verdict | None:
         """What this policy says, or None if it does not apply."""

@@ -1,0 +1,227 @@
+"""Finds what a document says that its author cannot have meant.
+
+Codes are stable:
+
+| code | what it finds |
+|---|---|
+| `never-matches` | conditions or a rule that nothing can satisfy |
+| `shadowed` | a policy or rule that another one always overrules |
+| `unreachable` | rules or approvers that are never looked at |
+| `contradictory` | policies of one rank that say the opposite of each other |
+| `unknown-field` | a field that its declared action does not have, or a misspelt one |
+| `unknown-registry` | a registry that neither the document nor the store has |
+| `unknown-agent` | an agent or tag that is not registered, where the caller says which are |
+| `no-effect` | something that changes nothing where it stands |
+| `denies-the-rest` | a guardrail whose conditions deny every action they do not hold for |
+| `unanchored` | a regular expression that allows because it matches somewhere inside |
+
+- A document with findings is valid and does what it says. What is invalid is refused when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from agentlattice_core.policy.document import PolicyDocument
+from agentlattice_core.policy.fields import ACTION_FIELDS, AGENT_FIELDS, DATA_FIELDS, TIME_FIELDS
+from agentlattice_core.policy.index import matches_pattern
+from agentlattice_core.policy.lint_rules import lint_rules
+from agentlattice_core.policy.model import ActionDeclaration, Condition, ConditionNode, Policy
+from agentlattice_core.policy.reader import did_you_mean
+from agentlattice_core.policy.satisfiable import can_hold
+from agentlattice_core.policy.source import shown
+
+__all__ = ["Finding", "Severity", "lint"]
+
+Severity = Literal["error", "warning"]
+_ERRORS = ("never-matches", "contradictory", "unknown-field", "unknown-registry")
+_BUILT_IN = (*DATA_FIELDS, *ACTION_FIELDS, *AGENT_FIELDS, *TIME_FIELDS)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One finding. `path` is the field within the part, as `conditions[0]`; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    code: str
+    part_id: str
+    path: str
+    message: str
+
+    @property
+    def severity(self) -> Severity:
+        """`error` for what makes a policy other than what it reads like."""
+        return "error" if self.code in _ERRORS else "warning"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.severity} {self.code}: {self.message}"
+
+
+def lint(
+    document: PolicyDocument,
+    *,
+    agents: Collection[str] | None = None,
+    registries: Collection[str] = (),
+) -> list[Finding]:
+    """All findings in the order of the document.
+
+    `agents` are the names, ids and tags that are registered (None: not known), `registries` those the store
+    has beside the document's own.
+    """
+    known_registries = {registry.name for registry in document.registries} | set(registries)
+    found: list[Finding] = []
+    for kind, policies in (("policy", document.policies), ("guardrail", document.guardrails)):
+        for policy in policies:
+            if not policy.active:
+                continue
+            part_id = f"{kind}/{policy.id}"
+            notes = [
+                *_lint_conditions(policy, document.actions),
+                *lint_rules(policy, known_registries),
+                *_lint_members(policy, guardrail=kind == "guardrail"),
+                *(_lint_agents(policy, agents) if agents is not None else ()),
+            ]
+            found.extend(_finding(document, part_id, *note) for note in notes)
+    found.extend(_finding(document, *note) for note in _lint_tiers(document.policies))
+    return sorted(found)
+
+
+def _finding(document: PolicyDocument, part_id: str, code: str, path: str, message: str) -> Finding:
+    where = f"{part_id}.{path}" if path else part_id
+    # A path that the document does not spell out is reported where the nearest thing around it stands.
+    while where not in document.positions and where != part_id:
+        where = where[: max(where.rfind("."), where.rfind("["))]
+    position = document.positions.get(where)
+    file, line, column = (position.file, position.line, position.column) if position else (part_id, 1, 1)
+    return Finding(file, line, column, code, part_id, path, message)
+
+
+def _leaves(nodes: Sequence[ConditionNode], path: str) -> Iterator[tuple[Condition, str]]:
+    for position, node in enumerate(nodes):
+        where = f"{path}[{position}]"
+        if isinstance(node, Condition):
+            yield node, where
+        else:
+            yield from _leaves(node.members, f"{where}.{node.kind}")
+
+
+_IF_NEVER = {
+    "allow": "so it denies every action",
+    "conditional": "so it asks a person about every action",
+    "require_approval": "so it denies every action",
+    "deny": "so it never denies",
+}
+
+
+def _lint_conditions(policy: Policy, actions: Sequence[ActionDeclaration]) -> Iterator[tuple[str, str, str]]:
+    if policy.conditions and not can_hold(policy.conditions):
+        alone = [position for position, node in enumerate(policy.conditions) if not can_hold([node])]
+        path = f"conditions[{alone[0]}]" if alone else "conditions"
+        what = "this can never hold" if alone else "these conditions can never hold together"
+        yield "never-matches", path, f"{what}, {_IF_NEVER[policy.effect]}"
+    governed = [declared for declared in actions if matches_pattern(policy.action, declared.action)]
+    for condition, path in _leaves(policy.conditions, "conditions"):
+        if condition.field not in _BUILT_IN:
+            yield from _lint_field(condition, f"{path}.field", governed)
+        if (
+            condition.operator == "matches"
+            and policy.effect != "deny"
+            and not (condition.value.startswith(("^", "\\A")) and condition.value.endswith(("$", "\\z")))
+        ):
+            message = (
+                f"`{shown(condition.value)}` matches anywhere inside; begin it with `^` and end it with `$`"
+            )
+            yield "unanchored", f"{path}.value", message
+
+
+def _lint_field(
+    condition: Condition, path: str, governed: Sequence[ActionDeclaration]
+) -> Iterator[tuple[str, str, str]]:
+    bare = condition.field.removeprefix("metadata.")
+    declared = {name.removeprefix("metadata.") for action in governed for name in action.fields}
+    if bare in declared or bare.split(".")[0] in declared:
+        return
+    if governed:
+        hint = did_you_mean(bare, [*declared, *_BUILT_IN])
+        yield "unknown-field", path, f"`{governed[0].action}` declares no field `{shown(bare)}`{hint}"
+    elif condition.field == bare:
+        near = did_you_mean(bare, _BUILT_IN)
+        # Only what is almost certainly a slip: metadata may have any name.
+        if near and any(abs(len(bare) - len(name)) <= 1 and name in near for name in _BUILT_IN):
+            yield "unknown-field", path, f"`{shown(bare)}` is read from the metadata{near}"
+
+
+def _lint_members(policy: Policy, *, guardrail: bool) -> Iterator[tuple[str, str, str]]:
+    asks = policy.effect in ("conditional", "require_approval") or any(
+        rule.effect == "REQUIRE_HUMAN" for rule in policy.rules
+    )
+    if policy.approval is not None and not asks:
+        yield (
+            "unreachable",
+            "approval",
+            "nobody is ever asked: the effect and the rules never require a person",
+        )
+    if policy.effect == "deny" and policy.rules:
+        yield "unreachable", "rules", "a policy that denies, or does not apply, never walks its rules"
+    if policy.effect == "conditional" and not policy.conditions:
+        yield "no-effect", "effect", "without conditions `conditional` always allows; write `allow`"
+    if guardrail and policy.effect in ("allow", "require_approval") and policy.conditions:
+        message = "every action for which the conditions do not hold is denied by this guardrail"
+        yield "denies-the-rest", "conditions", message
+
+
+def _lint_agents(policy: Policy, known: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    for member, names in (("agents", policy.agents), ("agent_tags", policy.agent_tags)):
+        for position, name in enumerate(names):
+            if name not in known:
+                hint = did_you_mean(name, known)
+                yield "unknown-agent", f"{member}[{position}]", f"no agent has `{shown(name)}`{hint}"
+    for at, rule in enumerate(policy.rules):
+        for member, names in (("agents", rule.agents), ("except_agents", rule.except_agents)):
+            for position, name in enumerate(names):
+                if name not in known:
+                    hint = did_you_mean(name, known)
+                    yield (
+                        "unknown-agent",
+                        f"rules[{at}].{member}[{position}]",
+                        f"no agent has `{shown(name)}`{hint}",
+                    )
+
+
+def _lint_tiers(policies: Sequence[Policy]) -> Iterator[tuple[str, str, str, str]]:
+    """Policies of one rank: the same pattern, and the same agents named or nobody."""
+    tiers: dict[tuple[str, frozenset[str], frozenset[str]], list[Policy]] = {}
+    for policy in policies:
+        if policy.active:
+            key = (policy.action, frozenset(policy.agents), frozenset(policy.agent_tags))
+            tiers.setdefault(key, []).append(policy)
+    for tied in tiers.values():
+        bare = [policy for policy in tied if not policy.conditions and not policy.rules]
+        denies = next((policy for policy in bare if policy.effect == "deny"), None)
+        allows = next((policy for policy in bare if policy.effect == "allow"), None)
+        for policy in tied:
+            part_id = f"policy/{policy.id}"
+            if denies is not None and policy is allows:
+                yield (
+                    part_id,
+                    "contradictory",
+                    "effect",
+                    f"`{shown(denies.name)}` denies what this allows, and wins",
+                )
+            elif denies is not None and policy is not denies:
+                yield (
+                    part_id,
+                    "shadowed",
+                    "",
+                    f"`{shown(denies.name)}` denies the same actions without conditions, and wins",
+                )
+            elif policy is allows and len(tied) > 1:
+                other = next(one for one in tied if one is not policy)
+                message = (
+                    f"`{shown(other.name)}` governs the same actions, and the stricter of the two decides"
+                )
+                yield part_id, "shadowed", "", message

@@ -1,0 +1,177 @@
+"""What a candidate policy set would have said of actions that are already recorded.
+
+- Pure: recorded actions come in as an iterable in the order of their times, flips go out. Nothing is stored.
+- Day totals are kept as the replay goes, under the candidate's own caps. What the candidate admits, or would
+  have asked a person about, is charged, as if the person had said yes.
+- Memory is bounded by the limit keys that are alive, not by the length of the log: totals of days that have
+  ended everywhere on earth are dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from agentlattice_core.actions import Action
+from agentlattice_core.policy.decision import Decision, Facts, Outcome
+from agentlattice_core.policy.evaluate import PolicySet
+from agentlattice_core.policy.rules import exact_sum
+from agentlattice_core.principals import AgentFacts
+
+__all__ = [
+    "Flip",
+    "FlipKind",
+    "RecordedAction",
+    "SimulationReport",
+    "outcome_of_status",
+    "replay",
+    "simulate",
+]
+
+_OUTCOMES: dict[str, Outcome] = {
+    "executed": "allow",
+    "requested": "require_approval",
+    "timed_out": "require_approval",
+    "denied": "deny",
+    "policy_not_found": "not_found",
+}
+_STRICTNESS: dict[Outcome, int] = {"allow": 0, "require_approval": 1, "deny": 2, "not_found": 2}
+
+
+def outcome_of_status(status: str) -> Outcome:
+    """The outcome behind a recorded status. Raises ValueError for one that there is not."""
+    try:
+        return _OUTCOMES[status]
+    except KeyError:
+        raise ValueError(f"`{status}` is not the status of an action") from None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAction:
+    """An action as the log has it: what was asked by whom and when, what policy said, and which policy."""
+
+    action: Action
+    agent: AgentFacts
+    at: datetime
+    outcome: Outcome
+    policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FlipKind:
+    """What flips have in common: the action type, what was and would be said, and the policy that would say
+    it.
+    """
+
+    action_type: str
+    was: Outcome
+    now: Outcome
+    policy: str | None
+
+    @property
+    def stricter(self) -> bool:
+        """Whether the candidate would let less through than what was."""
+        return _STRICTNESS[self.now] > _STRICTNESS[self.was]
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A recorded action of which the candidate says something else."""
+
+    recorded: RecordedAction
+    decision: Decision
+
+    @property
+    def kind(self) -> FlipKind:
+        """What it has in common with others."""
+        policy = self.decision.policy.name if self.decision.policy is not None else None
+        return FlipKind(
+            self.recorded.action.action_type, self.recorded.outcome, self.decision.outcome, policy
+        )
+
+
+@dataclass(slots=True)
+class SimulationReport:
+    """All flips counted by kind, with the first few of each kind as examples."""
+
+    total: int = 0
+    flips: Counter[FlipKind] = field(default_factory=Counter)
+    examples: dict[FlipKind, list[Flip]] = field(default_factory=dict)
+
+    @property
+    def stricter(self) -> int:
+        """How many actions the candidate would newly stop or ask a person about."""
+        return sum(count for kind, count in self.flips.items() if kind.stricter)
+
+    @property
+    def unchanged(self) -> int:
+        """How many actions would be answered as they were."""
+        return self.total - self.flips.total()
+
+
+class _DayTotals:
+    """What is charged so far, by limit key, for days that have not ended everywhere."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Decimal] = {}
+        self._keys_by_date: dict[str, set[str]] = {}
+        self._oldest = date.min
+
+    def read(self, key: str) -> Decimal:
+        return self._totals.get(key, Decimal(0))
+
+    def charge(self, decision: Decision) -> None:
+        for charge in decision.charges:
+            self._totals[charge.key] = exact_sum(self.read(charge.key), charge.amount)
+            self._keys_by_date.setdefault(charge.scope["date"], set()).add(charge.key)
+
+    def forget_before(self, now: datetime) -> None:
+        # West of UTC it can still be the day before; never two days before.
+        oldest = now.astimezone(UTC).date() - timedelta(days=1)
+        if oldest <= self._oldest:
+            return
+        self._oldest = oldest
+        for day in [day for day in self._keys_by_date if day < oldest.isoformat()]:
+            for key in self._keys_by_date.pop(day):
+                del self._totals[key]
+
+
+def replay(
+    records: Iterable[RecordedAction],
+    candidate: PolicySet,
+    registries: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+) -> Iterator[tuple[RecordedAction, Decision]]:
+    """Each recorded action with what the candidate says of it, in order."""
+    totals = _DayTotals()
+    for recorded in records:
+        totals.forget_before(recorded.at)
+        facts = Facts(recorded.action, recorded.agent, recorded.at, totals.read, registries or {})
+        decision = candidate.decide(facts)
+        totals.charge(decision)
+        yield recorded, decision
+
+
+def simulate(
+    records: Iterable[RecordedAction],
+    candidate: PolicySet,
+    registries: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    *,
+    examples: int = 3,
+) -> SimulationReport:
+    """Replay `records` and count what flips, keeping up to `examples` flips of each kind."""
+    report = SimulationReport()
+    for recorded, decision in replay(records, candidate, registries):
+        report.total += 1
+        if decision.outcome == recorded.outcome:
+            continue
+        flip = Flip(recorded, decision)
+        kind = flip.kind
+        report.flips[kind] += 1
+        kept = report.examples.setdefault(kind, [])
+        if len(kept) < examples:
+            kept.append(flip)
+    return report
