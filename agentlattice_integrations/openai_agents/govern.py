@@ -101,7 +101,9 @@ def govern(
     governing = _Governing(Governor(al, settings))
     governed = governing.target(target)
     if report is not None:
-        report(coverage(governed))
+        found = coverage(governed)
+        found.update(governing.governor.coverage)  # what was refused is not in what is returned
+        report(found)
     return cast(T, governed)
 
 

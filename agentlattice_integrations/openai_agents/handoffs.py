@@ -31,7 +31,7 @@ _GOVERNOR = "agentlattice_governor"
 def govern_handoff(item: Any, governor: Governor, govern_target: Callable[[Any], Any]) -> Handoff[Any, Any]:
     """A governed hand-off for an agent or a hand-off in an agent's list. `govern_target` governs the agent it leads to."""
     plain = item if isinstance(item, Handoff) else _to_handoff(item)
-    target = handoff_target(plain)
+    target = item if plain is not item else handoff_target(plain)
     if target is not None:
         govern_target(target)
     governed = copy.copy(plain)

@@ -162,7 +162,9 @@ async def test_many_runs_of_one_agent_at_a_time_are_governed(secrets: Secrets) -
     """Concurrent runs share the agent; each call is decided on in its own run."""
 
     def script(input: Any) -> list[Any]:
-        return [say("done")] if isinstance(input, list) and len(input) > 1 else [call("secret"), call("allowed")]
+        return (
+            [say("done")] if isinstance(input, list) and len(input) > 1 else [call("secret"), call("allowed")]
+        )
 
     @function_tool
     async def allowed() -> str:
@@ -232,7 +234,9 @@ async def test_a_denied_hand_off_ignores_the_filter_made_for_the_other_agent() -
     target = Agent(name="target", model=ScriptedModel())
     world = World("tool.transfer_to_target")
     agent = Agent(
-        name="asker", handoffs=[handoff(target, input_filter=forget)], model=scripted(call("transfer_to_target"))
+        name="asker",
+        handoffs=[handoff(target, input_filter=forget)],
+        model=scripted(call("transfer_to_target")),
     )
     await Runner.run(govern(agent, world), "go")
     assert is_denial(agent.model.shown[0])
@@ -288,7 +292,9 @@ async def test_an_agent_that_a_custom_hand_off_picks_is_governed(secrets: Secret
 
     custom: Handoff[Any, Any] = Handoff("route", "Route.", {}, pick, "somebody")
     world = World("tool.secret")
-    await Runner.run(govern(Agent(name="main", handoffs=[custom], model=scripted(call("route"))), world), "go")
+    await Runner.run(
+        govern(Agent(name="main", handoffs=[custom], model=scripted(call("route"))), world), "go"
+    )
     assert world.types == ["tool.route", "tool.secret"]
     assert secrets.ran == 0
 
@@ -338,7 +344,9 @@ async def test_the_runs_inside_agents_as_tools_are_governed(secrets: Secrets) ->
         model=scripted(call("ask_innermost", {"input": "x"})),
     )
     outer = Agent(
-        name="outer", tools=[inner.as_tool("ask_inner", "Ask.")], model=scripted(call("ask_inner", {"input": "x"}))
+        name="outer",
+        tools=[inner.as_tool("ask_inner", "Ask.")],
+        model=scripted(call("ask_inner", {"input": "x"})),
     )
     seen: list[str] = []
 
@@ -358,7 +366,9 @@ async def test_the_runs_inside_agents_as_tools_are_governed(secrets: Secrets) ->
 async def test_a_denied_agent_as_tool_starts_no_run(secrets: Secrets) -> None:
     """Denied as a tool, the inner agent's model is never asked."""
     inner = Agent(name="inner", tools=[secrets.secret], model=ScriptedModel())
-    outer = Agent(name="outer", tools=[inner.as_tool("ask", "Ask.")], model=scripted(call("ask", {"input": "x"})))
+    outer = Agent(
+        name="outer", tools=[inner.as_tool("ask", "Ask.")], model=scripted(call("ask", {"input": "x"}))
+    )
     await Runner.run(govern(outer, World("tool.ask")), "go")
     assert is_denial(outer.model.shown[0])
     assert inner.model.inputs == []
@@ -366,16 +376,24 @@ async def test_a_denied_agent_as_tool_starts_no_run(secrets: Secrets) -> None:
 
 async def test_a_governed_agent_made_a_tool_afterwards_is_governed_inside(secrets: Secrets) -> None:
     """`as_tool()` of a governed agent, given to an agent that nobody governs, still governs the inner run."""
-    inner = govern(Agent(name="inner", tools=[secrets.secret], model=scripted(call("secret"))), World("tool.secret"))
-    outer = Agent(name="outer", tools=[inner.as_tool("ask", "Ask.")], model=scripted(call("ask", {"input": "x"})))
+    inner = govern(
+        Agent(name="inner", tools=[secrets.secret], model=scripted(call("secret"))), World("tool.secret")
+    )
+    outer = Agent(
+        name="outer", tools=[inner.as_tool("ask", "Ask.")], model=scripted(call("ask", {"input": "x"}))
+    )
     await Runner.run(outer, "go")
     assert secrets.ran == 0
 
 
-async def test_an_approval_asked_for_inside_an_agent_tool_continues_under_the_same_permit(secrets: Secrets) -> None:
+async def test_an_approval_asked_for_inside_an_agent_tool_continues_under_the_same_permit(
+    secrets: Secrets,
+) -> None:
     """The SDK's pause inside an agent tool surfaces on the outer run; continued here, nothing is decided on twice."""
     inner = Agent(name="inner", tools=[secrets.publish], model=scripted(call("publish")))
-    outer = Agent(name="outer", tools=[inner.as_tool("ask", "Ask.")], model=scripted(call("ask", {"input": "x"})))
+    outer = Agent(
+        name="outer", tools=[inner.as_tool("ask", "Ask.")], model=scripted(call("ask", {"input": "x"}))
+    )
     world = World()
     result = await Runner.run(govern(outer, world), "go")
     assert (world.types, world.outcomes) == (["tool.ask"], [None])
@@ -386,7 +404,9 @@ async def test_an_approval_asked_for_inside_an_agent_tool_continues_under_the_sa
     assert secrets.ran == 1
 
 
-async def test_an_agent_tool_continued_elsewhere_is_decided_on_again_and_its_tools_run_once(secrets: Secrets) -> None:
+async def test_an_agent_tool_continued_elsewhere_is_decided_on_again_and_its_tools_run_once(
+    secrets: Secrets,
+) -> None:
     """Another process has the state and not the permit: the agent tool is decided on again, its inner call at most once."""
 
     def build() -> Agent[Any]:
@@ -409,7 +429,9 @@ async def test_an_agent_tool_continued_elsewhere_is_decided_on_again_and_its_too
 async def test_run_level_settings_reach_inner_runs_as_before(secrets: Secrets) -> None:
     """A run with tracing off is governed on every level."""
     inner = Agent(name="inner", tools=[secrets.secret], model=scripted(call("secret")))
-    outer = Agent(name="outer", tools=[inner.as_tool("ask", "Ask.")], model=scripted(call("ask", {"input": "x"})))
+    outer = Agent(
+        name="outer", tools=[inner.as_tool("ask", "Ask.")], model=scripted(call("ask", {"input": "x"}))
+    )
     world = World("tool.secret")
     await Runner.run(govern(outer, world), "go", run_config=RunConfig(tracing_disabled=True))
     assert (world.types, secrets.ran) == (["tool.ask", "tool.secret"], 0)

@@ -63,7 +63,9 @@ def patch_call(**operation: str) -> ResponseApplyPatchToolCall:
 
 
 def custom_call(name: str, text: str) -> ResponseCustomToolCall:
-    return ResponseCustomToolCall(type="custom_tool_call", call_id=f"custom_{next(_ids)}", name=name, input=text)
+    return ResponseCustomToolCall(
+        type="custom_tool_call", call_id=f"custom_{next(_ids)}", name=name, input=text
+    )
 
 
 def local_shell_call(*command: str) -> LocalShellCall:
@@ -84,7 +86,11 @@ def computer_call(*actions: dict[str, Any]) -> ResponseComputerToolCall:
 
 def mcp_request(name: str, arguments: str) -> McpApprovalRequest:
     return McpApprovalRequest(
-        type="mcp_approval_request", id=f"mcpr_{next(_ids)}", name=name, arguments=arguments, server_label="docs"
+        type="mcp_approval_request",
+        id=f"mcpr_{next(_ids)}",
+        name=name,
+        arguments=arguments,
+        server_label="docs",
     )
 
 
@@ -282,7 +288,8 @@ async def test_a_computer_performs_only_what_was_allowed(form: str) -> None:
         source = lambda *, run_context: screen  # noqa: E731
     elif form == "provider":
         source = ComputerProvider(
-            create=lambda *, run_context: screen, dispose=lambda *, run_context, computer: disposed.append(computer)
+            create=lambda *, run_context: screen,
+            dispose=lambda *, run_context, computer: disposed.append(computer),
         )
     model, _, agent = await run(
         world,
