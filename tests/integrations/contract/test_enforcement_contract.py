@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_missing_feature_is_checked_and_not_skipped(tmp_path: Path) -> None:
         raise AssertionError("the alternative does not hold")
 
     class Lacking(BareHarness):
-        alternatives = {Feature.CACHE: Alternative("there is no cache", check)}
+        alternatives: ClassVar = {Feature.CACHE: Alternative("there is no cache", check)}
 
     class Contract(EnforcementContract):
         harness = Lacking()
