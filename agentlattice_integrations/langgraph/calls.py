@@ -47,6 +47,11 @@ class ToolFacts:
     injected: frozenset[str]
     single: str
 
+    @classmethod
+    def unknown(cls, name: str, kind: CallKind = "function") -> ToolFacts:
+        """The facts of a tool of which only the name is known."""
+        return cls(name, kind, None, frozenset(), "input")
+
     def model_arguments(self, tool_input: str | Mapping[str, Any]) -> dict[str, Any]:
         """The part of what the tool is about to receive that the model, or another caller, chose."""
         if isinstance(tool_input, str):
@@ -145,28 +150,27 @@ class Attempts:
 
 
 def make_call(
-    facts: ToolFacts | None,
+    facts: ToolFacts,
     target: object | None,
-    name: str,
     arguments: Mapping[str, Any],
     call_id: str | None,
     config: RunnableConfig | None,
     attempts: Attempts,
 ) -> ToolCall:
-    """The call as the gate sees it. `facts` is None for a tool unknown here; `target` carries marks."""
+    """The call as the gate sees it. `target` is what a mapping may hang on."""
     configurable: Mapping[str, Any] = (config or {}).get("configurable") or {}
-    identity = _identity(configurable, call_id, name)
+    identity = _identity(configurable, call_id, facts.name)
     thread = configurable.get("thread_id")
     return ToolCall(
         framework=FRAMEWORK,
-        tool=name,
+        tool=facts.name,
         arguments=arguments,
         call_id=call_id,
         identity=identity,
         attempt=attempts.next(identity),
-        kind="function" if facts is None else facts.kind,
+        kind=facts.kind,
         target=target,
-        schema=None if facts is None else facts.schema,
+        schema=facts.schema,
         run=None if thread is None else str(thread),
         context=_context(configurable, call_id),
     )

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,12 +22,12 @@ from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.call import Denial, OnApproval, ToolCall
 from agentlattice_core.toolcalls.gate import ToolGate
 from agentlattice_core.toolcalls.governance import GovernanceClient
-from agentlattice_core.toolcalls.mapping import ActionTable
-from agentlattice_integrations.langgraph.calls import FRAMEWORK, Attempts, ToolFacts, make_call
+from agentlattice_core.toolcalls.mapping import ActionTable, mark_of
+from agentlattice_integrations.langgraph.calls import FRAMEWORK, Attempts, ToolFacts, facts_of, make_call
 from agentlattice_integrations.langgraph.messages import denial_message
 from agentlattice_integrations.langgraph.tickets import Ticket, current_tickets
 
-__all__ = ["NO_ID", "CallGate", "GateOptions"]
+__all__ = ["NO_ID", "CallGate", "GateOptions", "Subject"]
 
 # One count for all gates: when two of them decide on one call, each must get an event id of its own.
 _ATTEMPTS = Attempts()
@@ -43,6 +44,22 @@ class GateOptions(TypedDict, total=False):
     approval_timeout: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A tool as one gate asks about it: the tool that nothing governs yet, and what its mapping hangs on.
+
+    A tool object is slow to look for marks on, so it is the target only where a mapping hangs on the object itself.
+    """
+
+    origin: BaseTool
+    target: object | None
+
+    @property
+    def facts(self) -> ToolFacts:
+        """What does not change from call to call."""
+        return facts_of(self.origin)
+
+
 class CallGate:
     """A `ToolGate` with what it needs to know of LangChain."""
 
@@ -53,36 +70,45 @@ class CallGate:
                 "decides) or `defer` (tell the model that the call is pending)"
             )
         self.gate = ToolGate(client, **options)
+        self._by_object = _names_objects(options.get("actions"))
+
+    def subject(self, tool: BaseTool) -> Subject:
+        """`tool`, not governed by anything, as this gate will ask about it. Marks are read here, once."""
+        if self._by_object:
+            return Subject(tool, tool)
+        mark = mark_of(tool)
+        if mark is None:
+            return Subject(tool, None)
+        function = getattr(tool, "func", None) or getattr(tool, "coroutine", None)
+        return Subject(tool, function if mark_of(function) is mark else tool)
 
     # --- deciding -------------------------------------------------------------------------------------------
 
     def decide_sync(
         self,
-        facts: ToolFacts | None,
+        facts: ToolFacts,
         target: object | None,
-        name: str,
         arguments: Mapping[str, Any],
         call_id: str | None,
         config: RunnableConfig | None,
     ) -> Ticket | Denial:
         """Ask the core about one call, blocking."""
-        call = make_call(facts, target, name, arguments, call_id, config, _ATTEMPTS)
+        call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS)
         answer = self.gate.authorize_sync(call)
-        return answer if isinstance(answer, Denial) else Ticket(self.gate, name, answer)
+        return answer if isinstance(answer, Denial) else Ticket(self.gate, facts.name, answer)
 
     async def decide(
         self,
-        facts: ToolFacts | None,
+        facts: ToolFacts,
         target: object | None,
-        name: str,
         arguments: Mapping[str, Any],
         call_id: str | None,
         config: RunnableConfig | None,
     ) -> Ticket | Denial:
         """As `decide_sync`, without blocking the event loop."""
-        call = make_call(facts, target, name, arguments, call_id, config, _ATTEMPTS)
+        call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS)
         answer = await self.gate.authorize(call)
-        return answer if isinstance(answer, Denial) else Ticket(self.gate, name, answer)
+        return answer if isinstance(answer, Denial) else Ticket(self.gate, facts.name, answer)
 
     def refuse_sync(
         self, call: Mapping[str, Any], config: RunnableConfig | None, reason: str, message: str
@@ -112,37 +138,45 @@ class CallGate:
 
     # --- tickets --------------------------------------------------------------------------------------------
 
-    def take(self, facts: ToolFacts, origin: BaseTool, arguments: Mapping[str, Any]) -> Ticket | None:
+    def take(self, subject: Subject, arguments: Mapping[str, Any]) -> Ticket | None:
         """The ticket that lets the tool run with `arguments`, if whoever calls it was already given one."""
         for ticket in current_tickets():
-            if ticket.stage == "decided" and ticket.tool == facts.name and self.asks_as(ticket.gate, origin):
-                if ticket.permit.covers(arguments):
+            if ticket.stage == "decided" and self._given_for(ticket, subject):
+                if ticket.covers(arguments):
                     return ticket
                 ticket.stage = "replaced"
         return None
 
-    def enter(self, origin: BaseTool) -> Ticket | None:
+    def enter(self, subject: Subject) -> Ticket | None:
         """The ticket of the run that is calling the function inside the tool; good once."""
         for ticket in current_tickets():
-            if ticket.stage == "running" and ticket.tool == origin.name and self.asks_as(ticket.gate, origin):
+            if ticket.stage == "running" and self._given_for(ticket, subject):
                 ticket.stage = "entered"
                 return ticket
         return None
 
-    def asks_as(self, other: ToolGate, origin: BaseTool) -> bool:
-        """Whether `other` asks the same client the same question about this tool."""
+    def _given_for(self, ticket: Ticket, subject: Subject) -> bool:
+        return ticket.tool == subject.origin.name and self.asks_as(ticket.gate, subject.origin)
+
+    def asks_as(self, other: ToolGate, tool: BaseTool) -> bool:
+        """Whether `other` asks the same client the same question about `tool`."""
         gate = self.gate
         if other is gate:
             return True
-        return other.client is gate.client and other.resolve(origin.name, origin) == gate.resolve(
-            origin.name, origin
-        )
-
-
-def _bare_call(call: Mapping[str, Any], config: RunnableConfig | None) -> ToolCall:
-    arguments = call["args"] if isinstance(call["args"], Mapping) else {}
-    return make_call(None, None, call["name"], arguments, call["id"], config, _ATTEMPTS)
+        return other.client is gate.client and other.resolve(tool.name, tool) == gate.resolve(tool.name, tool)
 
 
 def _hosted_call(name: str, arguments: Mapping[str, Any], call_id: str | None) -> ToolCall:
     return ToolCall(framework=FRAMEWORK, tool=name, arguments=arguments, call_id=call_id, kind="hosted")
+
+
+def _names_objects(actions: ActionTable | Mapping[Any, Any] | str | Path | None) -> bool:
+    """Whether the table may hold entries for tool objects, and not for names alone."""
+    if isinstance(actions, Mapping):
+        return not all(isinstance(key, str) for key in actions)
+    return isinstance(actions, ActionTable)
+
+
+def _bare_call(call: Mapping[str, Any], config: RunnableConfig | None) -> ToolCall:
+    arguments = call["args"] if isinstance(call["args"], Mapping) else {}
+    return make_call(ToolFacts.unknown(call["name"]), None, arguments, call["id"], config, _ATTEMPTS)

@@ -51,10 +51,8 @@ class McpInterceptor:
             return await handler(request)
         runtime: Any = request.runtime
         call_id = getattr(runtime, "tool_call_id", None)
-        facts = ToolFacts(request.name, "mcp", None, frozenset(), "input")
-        answer = await self.gate.decide(
-            facts, None, request.name, request.args, call_id, getattr(runtime, "config", None)
-        )
+        facts = ToolFacts.unknown(request.name, "mcp")
+        answer = await self.gate.decide(facts, None, request.args, call_id, getattr(runtime, "config", None))
         if isinstance(answer, Denial):
             return denial_message(answer, request.name, call_id)
         try:
@@ -78,7 +76,7 @@ class McpInterceptor:
         names = (request.name, f"{request.server_name}_{request.name}")
         for ticket in current_tickets():
             if ticket.stage == "entered" and ticket.tool in names and ticket.gate.client is gate.client:
-                if ticket.intercepted or not ticket.permit.covers(request.args):
+                if ticket.intercepted or not ticket.covers(request.args):
                     return False
                 own = gate.resolve(request.name)
                 unsaid = own == ToolMapping(default_action_type(request.name))

@@ -11,10 +11,12 @@ interceptor. The first of them decides; the others find its ticket.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
+
+import orjson
 
 from agentlattice_core.toolcalls.call import Permit
 from agentlattice_core.toolcalls.gate import ToolGate
@@ -41,6 +43,15 @@ class Ticket:
         self.intercepted = False
         self.outer: Ticket | None = None
         self._held = False
+
+    def covers(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether `arguments`, about to be used, are the ones that were decided on."""
+        try:
+            if orjson.dumps(arguments) == orjson.dumps(self.permit.arguments):
+                return True
+        except TypeError:
+            pass  # not plain JSON as it stands; the permit knows how such values were read
+        return self.permit.covers(arguments)
 
     def __enter__(self) -> Ticket:
         # The tool that takes a ticket holds it already: whoever decided is still waiting for it further out.

@@ -12,11 +12,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from langchain_core.messages import ToolMessage
@@ -25,8 +25,8 @@ from pydantic import PrivateAttr
 
 from agentlattice_core.errors import AgentLatticeDeniedError, InvalidRequestError
 from agentlattice_core.toolcalls.call import Denial
-from agentlattice_integrations.langgraph.calls import ToolFacts, facts_of
-from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate
+from agentlattice_integrations.langgraph.calls import ToolFacts
+from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate, Subject
 from agentlattice_integrations.langgraph.messages import denial_message, report_error, report_result
 from agentlattice_integrations.langgraph.tickets import Ticket
 
@@ -46,13 +46,14 @@ def governed_copy(tool: _ToolT, gate: CallGate) -> _ToolT:
     _refuse_own_entry_points(tool)
     copy = tool.model_copy()
     private = dict(copy.__pydantic_private__ or {})
-    private["_governance"] = (gate, tool)
+    subject = gate.subject(origin_of(tool))
+    private["_governance"] = _Governance(gate, tool, subject)
     object.__setattr__(copy, "__pydantic_private__", private)
     object.__setattr__(copy, "__class__", _governed_class(base))
     for name in ("func", "coroutine"):
         function = copy.__dict__.get(name)
         if function is not None:
-            copy.__dict__[name] = _guarded(function, gate, tool)
+            copy.__dict__[name] = _guarded(function, gate, subject)
     return copy
 
 
@@ -63,8 +64,8 @@ def gates_of(tool: object) -> tuple[CallGate, ...]:
         governance = _governance_of(tool)
         if governance is None:
             break
-        gates.append(governance[0])
-        tool = governance[1]
+        gates.append(governance.gate)
+        tool = governance.tool
     return tuple(gates)
 
 
@@ -74,12 +75,12 @@ def origin_of(tool: BaseTool) -> BaseTool:
         governance = _governance_of(tool)
         if governance is None:
             return tool
-        tool = governance[1]
+        tool = governance.tool
 
 
-def _governance_of(tool: BaseTool) -> tuple[CallGate, BaseTool] | None:
+def _governance_of(tool: BaseTool) -> _Governance | None:
     private = tool.__pydantic_private__
-    found: tuple[CallGate, BaseTool] | None = private.get("_governance") if private else None
+    found: _Governance | None = private.get("_governance") if private else None
     return found
 
 
@@ -93,6 +94,20 @@ def _refuse_own_entry_points(tool: BaseTool) -> None:
                         "put its work into `_run` or `_arun`"
                     )
                 break
+
+
+@dataclass(frozen=True, slots=True)
+class _Governance:
+    """What a governed tool carries: the gate before it, the tool it is a copy of, and what the gate asks about."""
+
+    gate: CallGate
+    tool: BaseTool
+    subject: Subject
+
+
+def _of(tool: BaseTool) -> _Governance:
+    governance: _Governance = tool.__pydantic_private__["_governance"]  # type: ignore[index]
+    return governance
 
 
 # --- the class ----------------------------------------------------------------------------------------------
@@ -134,8 +149,7 @@ def _invoke(base: type[BaseTool]) -> Callable[..., Any]:
     @functools.wraps(original)
     def invoke(self: BaseTool, input: Any, config: Any = None, **kwargs: Any) -> Any:
         if _lacks_id(input):
-            gate = self.__pydantic_private__["_governance"][0]  # type: ignore[index]
-            return gate.refuse_sync({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
+            return _of(self).gate.refuse_sync({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
         return original(self, input, config, **kwargs)
 
     return invoke
@@ -147,8 +161,7 @@ def _ainvoke(base: type[BaseTool]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def ainvoke(self: BaseTool, input: Any, config: Any = None, **kwargs: Any) -> Any:
         if _lacks_id(input):
-            gate = self.__pydantic_private__["_governance"][0]  # type: ignore[index]
-            return await gate.refuse({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
+            return await _of(self).gate.refuse({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
         return await original(self, input, config, **kwargs)
 
     return ainvoke
@@ -164,12 +177,12 @@ def _run(base: type[BaseTool]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def run(self: BaseTool, tool_input: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        gate, origin = self.__pydantic_private__["_governance"]  # type: ignore[index]
-        facts = facts_of(origin)
-        arguments = facts.model_arguments(tool_input)
+        governance = _of(self)
+        gate, subject = governance.gate, governance.subject
+        arguments = subject.facts.model_arguments(tool_input)
         call_id = kwargs.get("tool_call_id")
-        answer = gate.take(facts, origin, arguments) or gate.decide_sync(
-            facts, origin, facts.name, arguments, call_id, kwargs.get("config")
+        answer = gate.take(subject, arguments) or gate.decide_sync(
+            subject.facts, subject.target, arguments, call_id, kwargs.get("config")
         )
         if isinstance(answer, Denial):
             return _denied_output(answer, self.name, call_id)
@@ -191,12 +204,12 @@ def _arun(base: type[BaseTool]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     async def arun(self: BaseTool, tool_input: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        gate, origin = self.__pydantic_private__["_governance"]  # type: ignore[index]
-        facts = facts_of(origin)
-        arguments = facts.model_arguments(tool_input)
+        governance = _of(self)
+        gate, subject = governance.gate, governance.subject
+        arguments = subject.facts.model_arguments(tool_input)
         call_id = kwargs.get("tool_call_id")
-        answer = gate.take(facts, origin, arguments) or await gate.decide(
-            facts, origin, facts.name, arguments, call_id, kwargs.get("config")
+        answer = gate.take(subject, arguments) or await gate.decide(
+            subject.facts, subject.target, arguments, call_id, kwargs.get("config")
         )
         if isinstance(answer, Denial):
             return _denied_output(answer, self.name, call_id)
@@ -227,16 +240,16 @@ def _input_for(ticket: Ticket, tool_input: str | dict[str, Any]) -> str | dict[s
 # --- the function inside ------------------------------------------------------------------------------------
 
 
-def _guarded(function: Callable[..., Any], gate: CallGate, origin: BaseTool) -> Callable[..., Any]:
+def _guarded(function: Callable[..., Any], gate: CallGate, subject: Subject) -> Callable[..., Any]:
     """`function`, asking for itself when it is not the tool that calls it."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def aguarded(*args: Any, **kwargs: Any) -> Any:
-            ticket = gate.enter(origin)
+            ticket = gate.enter(subject)
             if ticket is not None:
                 return await function(*args, **kwargs)
-            ticket = await _adirect(gate, origin, function, args, kwargs)
+            ticket = await _adirect(gate, subject, function, args, kwargs)
             with ticket:
                 try:
                     output = await function(*args, **kwargs)
@@ -250,10 +263,10 @@ def _guarded(function: Callable[..., Any], gate: CallGate, origin: BaseTool) -> 
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        ticket = gate.enter(origin)
+        ticket = gate.enter(subject)
         if ticket is not None:
             return function(*args, **kwargs)
-        ticket = _direct(gate, origin, function, args, kwargs)
+        ticket = _direct(gate, subject, function, args, kwargs)
         with ticket:
             try:
                 output = function(*args, **kwargs)
@@ -272,50 +285,48 @@ def _guarded_method(method: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(method)
         async def aguarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-            gate, origin = self.__pydantic_private__["_governance"]  # type: ignore[index]
-            return await _guarded(functools.partial(method, self), gate, origin)(*args, **kwargs)
+            governance = _of(self)
+            return await _guarded(functools.partial(method, self), governance.gate, governance.subject)(
+                *args, **kwargs
+            )
 
         return aguarded
 
     @functools.wraps(method)
     def guarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        gate, origin = self.__pydantic_private__["_governance"]  # type: ignore[index]
-        return _guarded(functools.partial(method, self), gate, origin)(*args, **kwargs)
+        governance = _of(self)
+        return _guarded(functools.partial(method, self), governance.gate, governance.subject)(*args, **kwargs)
 
     return guarded
 
 
 def _direct(
     gate: CallGate,
-    origin: BaseTool,
+    subject: Subject,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Ticket:
-    facts = _facts_by_parameter(origin)
-    answer = gate.decide_sync(
-        facts, origin, facts.name, _bound(function, args, kwargs, facts.injected), None, None
-    )
-    return _permitted(answer)
+    facts = _facts_by_parameter(subject)
+    arguments = _bound(function, args, kwargs, facts.injected)
+    return _permitted(gate.decide_sync(facts, subject.target, arguments, None, None))
 
 
 async def _adirect(
     gate: CallGate,
-    origin: BaseTool,
+    subject: Subject,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Ticket:
-    facts = _facts_by_parameter(origin)
-    answer = await gate.decide(
-        facts, origin, facts.name, _bound(function, args, kwargs, facts.injected), None, None
-    )
-    return _permitted(answer)
+    facts = _facts_by_parameter(subject)
+    arguments = _bound(function, args, kwargs, facts.injected)
+    return _permitted(await gate.decide(facts, subject.target, arguments, None, None))
 
 
-def _facts_by_parameter(origin: BaseTool) -> ToolFacts:
+def _facts_by_parameter(subject: Subject) -> ToolFacts:
     """The facts without the schema: a function's parameters are past its aliases and coercion already."""
-    return dataclasses.replace(facts_of(origin), schema=None)
+    return replace(subject.facts, schema=None)
 
 
 def _permitted(answer: Ticket | Denial) -> Ticket:

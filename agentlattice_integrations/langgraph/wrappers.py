@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import ToolMessage
@@ -21,8 +22,7 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
 from agentlattice_core.toolcalls.call import Denial
-from agentlattice_integrations.langgraph.calls import ToolFacts, facts_of
-from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate
+from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate, Subject
 from agentlattice_integrations.langgraph.messages import denial_message, report_error, report_result
 from agentlattice_integrations.langgraph.tickets import Ticket
 from agentlattice_integrations.langgraph.tools import governed_copy, origin_of
@@ -46,7 +46,7 @@ class CallWrappers:
     def __init__(self, gate: CallGate) -> None:
         self.gate = gate
         self._lock = threading.Lock()
-        self._copies: OrderedDict[int, tuple[BaseTool, tuple[Any, ...], BaseTool]] = OrderedDict()
+        self._copies: OrderedDict[int, _Known] = OrderedDict()
 
     def wrap(self, request: ToolCallRequest, execute: Execute) -> ToolMessage | Command[Any]:
         """Decide on the call; run it, or answer with the denial."""
@@ -58,9 +58,10 @@ class CallWrappers:
             if _is_innermost(execute):
                 return execute(request)
             return self.gate.refuse_sync(call, request.runtime.config, "NOT_COVERABLE", _UNKNOWN)
-        governed, origin, facts = self._known(tool)
+        governed, subject = self._known(tool)
+        facts = subject.facts
         answer = self.gate.decide_sync(
-            facts, origin, facts.name, facts.model_arguments(call["args"]), call["id"], request.runtime.config
+            facts, subject.target, facts.model_arguments(call["args"]), call["id"], request.runtime.config
         )
         if isinstance(answer, Denial):
             return denial_message(answer, facts.name, call["id"])
@@ -83,9 +84,10 @@ class CallWrappers:
             if _is_innermost(execute):
                 return await execute(request)
             return await self.gate.refuse(call, request.runtime.config, "NOT_COVERABLE", _UNKNOWN)
-        governed, origin, facts = self._known(tool)
+        governed, subject = self._known(tool)
+        facts = subject.facts
         answer = await self.gate.decide(
-            facts, origin, facts.name, facts.model_arguments(call["args"]), call["id"], request.runtime.config
+            facts, subject.target, facts.model_arguments(call["args"]), call["id"], request.runtime.config
         )
         if isinstance(answer, Denial):
             return denial_message(answer, facts.name, call["id"])
@@ -98,19 +100,28 @@ class CallWrappers:
         _settle(answer, output)
         return output
 
-    def _known(self, tool: BaseTool) -> tuple[BaseTool, BaseTool, ToolFacts]:
-        """The governed copy of `tool`, the tool that carries its marks, and its facts."""
+    def _known(self, tool: BaseTool) -> tuple[BaseTool, Subject]:
+        """The governed copy of `tool`, and what the gate asks about."""
         key = id(tool)
-        origin = origin_of(tool)
         present = (tool.name, tool.args_schema, tool.__dict__.get("func"), tool.__dict__.get("coroutine"))
         known = self._copies.get(key)
-        if known is None or known[0] is not tool or known[1] != present:
-            known = (tool, present, governed_copy(tool, self.gate))
+        if known is None or known.tool is not tool or known.made_from != present:
+            known = _Known(tool, present, governed_copy(tool, self.gate), self.gate.subject(origin_of(tool)))
             with self._lock:
                 self._copies[key] = known
                 if len(self._copies) > _REMEMBERED_COPIES:
                     self._copies.popitem(last=False)
-        return known[2], origin, facts_of(origin)
+        return known.governed, known.subject
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A tool that came by, what its copy was made from, the copy, and what the gate asks about."""
+
+    tool: BaseTool
+    made_from: tuple[Any, ...]
+    governed: BaseTool
+    subject: Subject
 
 
 def _is_innermost(execute: Callable[..., Any]) -> bool:

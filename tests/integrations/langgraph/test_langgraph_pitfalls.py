@@ -98,7 +98,11 @@ def test_a_denial_is_not_retried_and_each_retry_of_a_failure_is_decided_on(
         assert [message.status for message in tool_messages(state)] == ["success", "error"]
     assert ran == []
     events = recorded()
-    assert [event.claim for event in events if event.action_type == "tool.flaky"] == ["failed", "failed", "succeeded"] * 2
+    assert [event.claim for event in events if event.action_type == "tool.flaky"] == [
+        "failed",
+        "failed",
+        "succeeded",
+    ] * 2
     assert len([event for event in events if event.action_type == "tool.delete"]) == 2
 
 
@@ -132,9 +136,16 @@ def test_arguments_edited_after_the_decision_are_decided_on_again(
             return await handler(request)
 
     governance = GovernanceMiddleware(al)
-    orders = ([governance, Edit()], [Edit(), governance], [governance, EditInPlace()], [EditInPlace(), governance])
+    orders = (
+        [governance, Edit()],
+        [Edit(), governance],
+        [governance, EditInPlace()],
+        [EditInPlace(), governance],
+    )
     for middleware in orders:
-        state = run(create_agent(ScriptedModel(asking(call("write", size=1))), [write], middleware=middleware), how)
+        state = run(
+            create_agent(ScriptedModel(asking(call("write", size=1))), [write], middleware=middleware), how
+        )
         assert [message.status for message in tool_messages(state)] == ["error"]
     assert written == []
     assert [(event.metadata["size"], event.status, event.claim) for event in recorded()] == [

@@ -1,0 +1,140 @@
+"""What governance adds to one tool call in LangGraph, as governed minus bare, measured in pairs.
+
+- `own`: with a client that answers at once, so that what is left is our own time.
+- `durable`: with a real client on a file, the write to the disk included.
+- Each pair runs the same tool node or agent with and without governance, alternating, and the median of the differences counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.tools import tool
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+
+from agentlattice_core import AgentLattice
+from agentlattice_core.results import ActionOptions, ActionResult
+from agentlattice_integrations.langgraph import GovernanceMiddleware, govern_tool, governed_tool_node
+
+__all__ = ["measure"]
+
+_CALLS = 8
+_POLICY = "version: 1\npolicies:\n  - {name: Tools, action: 'tool.*', effect: allow}\n"
+
+
+class _InstantClient:
+    """Allows everything at once and records nothing."""
+
+    mode = "enforce"
+
+    def __init__(self) -> None:
+        self._ids = itertools.count()
+
+    def execute_sync(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
+        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
+
+    def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
+        """Nothing is recorded."""
+
+
+@tool
+def write(path: str, size: int, note: str = "") -> str:
+    """Write a file."""
+    return "written"
+
+
+class _Model(BaseChatModel):
+    """Makes a number of calls, then is done."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "benchmark"
+
+    def bind_tools(self, tools: Any, **_: Any) -> _Model:
+        return self
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any) -> ChatResult:
+        done = isinstance(messages[-1], ToolMessage)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("done") if done else _turn())])
+
+
+def _turn() -> AIMessage:
+    return AIMessage(
+        "",
+        tool_calls=[
+            {"name": "write", "args": {"path": f"file-{number}.txt", "size": number}, "id": f"c{number}"}
+            for number in range(_CALLS)
+        ],
+    )
+
+
+def _graph(node: ToolNode) -> Callable[[], Any]:
+    builder = StateGraph(MessagesState)
+    builder.add_node("tools", node)
+    builder.add_edge(START, "tools")
+    graph = builder.compile()
+    return lambda: graph.invoke({"messages": [_turn()]})
+
+
+def _agent(**options: Any) -> Callable[[], Any]:
+    agent = create_agent(_Model(), options.pop("tools", [write]), **options)
+    return lambda: agent.invoke({"messages": [HumanMessage("go")]})
+
+
+def _paired(bare: Callable[[], Any], governed: Callable[[], Any], rounds: int) -> dict[str, float]:
+    for _ in range(5):
+        bare()
+        governed()
+    differences, plain = [], []
+    for number in range(rounds):
+        order = (bare, governed) if number % 2 else (governed, bare)
+        took = {}
+        for each in order:
+            started = time.perf_counter()
+            each()
+            took[each] = (time.perf_counter() - started) / _CALLS * 1e6
+        differences.append(took[governed] - took[bare])
+        plain.append(took[bare])
+    return {
+        "bare_us": round(statistics.median(plain), 1),
+        "added_us": round(statistics.median(differences), 1),
+    }
+
+
+def measure(directory: Path, *, rounds: int = 150) -> dict[str, Mapping[str, float]]:
+    """Microseconds that governance adds to one allowed call, per entry point, of our own and with the durable write."""
+    directory.mkdir(parents=True, exist_ok=True)
+    policies = directory / "policies.yaml"
+    policies.write_text(_POLICY, encoding="utf-8")
+    found: dict[str, Mapping[str, float]] = {}
+    with AgentLattice.embedded(directory / "governance.db", policies=policies, agent="benchmark") as durable:
+        clients: dict[str, Any] = {"own": _InstantClient(), "durable": durable}
+        for kind, client in clients.items():
+            found[f"tool node, {kind}"] = _paired(
+                _graph(ToolNode([write])), _graph(governed_tool_node([write], client)), rounds
+            )
+            found[f"governed tool in create_agent, {kind}"] = _paired(
+                _agent(), _agent(tools=[govern_tool(write, client)]), rounds
+            )
+            found[f"middleware in create_agent, {kind}"] = _paired(
+                _agent(), _agent(middleware=[GovernanceMiddleware(client)]), rounds
+            )
+    return found
+
+
+if __name__ == "__main__":
+    import json
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        print(json.dumps(measure(Path(temporary)), indent=2))
