@@ -34,8 +34,9 @@ class Batch:
         self._undo: list[tuple[StateKey, bool, Document | None]] | None = None
         self._erased: list[int] = []
         self.log_id = log_id
-        self.at = max(format_time(now), self._sealer.at)
-        self.now = now if self.at == format_time(now) else parse_time(self.at)
+        stamp = format_time(now)
+        self.at = max(stamp, self._sealer.at)
+        self.now = now if self.at == stamp else parse_time(self.at)
 
     @property
     def next_index(self) -> int:

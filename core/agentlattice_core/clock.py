@@ -30,7 +30,9 @@ class SystemClock:
 
 def format_time(at: datetime) -> str:
     """RFC 3339 in UTC with exactly six digits of a second, so that text order is time order."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def parse_time(text: str) -> datetime:

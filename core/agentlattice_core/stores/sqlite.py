@@ -5,7 +5,7 @@
   writer in; `sync` then makes the write-ahead log durable, and one sync covers everything that was committed before it
   began, whichever process wrote it. SQLite itself still syncs the write-ahead log before a checkpoint and the database
   after it, so neither ever holds less than what was answered (docs/adr/0004-sqlite-durability.md).
-- A reader syncs first when it sees entries that this process has not made durable yet.
+- A reader syncs first when it sees entries that nobody has made durable yet.
 - A failed sync is final: the kernel may have dropped the pages, so the store refuses everything until it is reopened.
 - The write-ahead log is moved into the database inside the gate, so that it starts afresh and stays small.
 - Forking: connections are closed before a fork and opened again on first use, in parent and child, because a connection
@@ -32,6 +32,7 @@ from agentlattice_core.audit.merkle import Frontier
 from agentlattice_core.audit.tiles import tiles_completed_by
 from agentlattice_core.errors import NotRecordedError, StoreError
 from agentlattice_core.stores.base import Document, Row, StateKey, Store, Transaction, encode
+from agentlattice_core.stores.board import Board
 from agentlattice_core.stores.gate import ProcessGate
 from agentlattice_core.stores.schema import APPLICATION_ID, create_or_migrate
 
@@ -47,6 +48,8 @@ _FORK_PATIENCE = 10.0  # seconds a fork waits for reads in progress
 
 Fsync = Callable[[int], None]
 
+_fdatasync: Fsync = getattr(os, "fdatasync", os.fsync)
+
 
 class SQLiteStore(Store):
     """A log and its state in the SQLite file at `path`, created if it is not there.
@@ -61,13 +64,13 @@ class SQLiteStore(Store):
         *,
         new_log_id: Callable[[], str],
         vfs: str | None = None,
-        fsync: Fsync = getattr(os, "fdatasync", os.fsync),
+        fsync: Fsync | None = None,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
         self.log_id = ""
         self._new_log_id = new_log_id
         self._vfs = vfs
-        self._fsync = fsync
+        self._fsync = fsync or _fdatasync
         self._write_lock = threading.RLock()
         self._sync_lock = threading.Lock()
         self._pool = threading.Condition()
@@ -80,8 +83,8 @@ class SQLiteStore(Store):
         self._pid = os.getpid()
         self._closed = False
         self._broken: str | None = None
-        self._seen = _Progress()  # the newest this process wrote or saw ...
-        self._durable = _Progress()  # ... and how much of that is on the disk
+        self._board: Board | None = None
+        self._written = 0  # the number of this process's last commit
         self._data_version: tuple[int, int] | None = None
         self.cache = _Cache()
         with self._write_lock:
@@ -100,11 +103,16 @@ class SQLiteStore(Store):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._gate = ProcessGate(self.path)
             with self._gate:
+                self._board = Board(self.path)
                 self._writer = self._connect()
                 self.log_id = create_or_migrate(self._writer, self.path, self._new_log_id)
                 self._writer.set_wal_hook(self._committed_pages)
                 self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+                # What a process that is gone had committed was perhaps never synced.
                 self._fsync(self._wal)
+                number, _ = self._board.written
+                with _SyncTurn(self._board):
+                    self._board.settle(number, _SQLiteReader(self._writer).head.size)
             directory = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(directory)
@@ -156,6 +164,9 @@ class SQLiteStore(Store):
         if self._gate is not None:
             self._gate.close()
             self._gate = None
+        if self._board is not None:
+            self._board.close()
+            self._board = None
         if self._wal is not None:
             os.close(self._wal)
             self._wal = None
@@ -177,6 +188,8 @@ class SQLiteStore(Store):
         return self._writer
 
     def _check_disk(self) -> None:
+        if self._broken is None and self._board is not None and self._board.poisoned:
+            self._broken = "another process could not sync it"
         if self._broken is not None:
             raise NotRecordedError(
                 f"`{self.path}` cannot be trusted since {self._broken}; mend the disk and open it again"
@@ -213,10 +226,13 @@ class SQLiteStore(Store):
         work: Callable[[Transaction], T],
         on_commit: Callable[[], None] | None,
     ) -> T:
+        board = self._board
+        assert board is not None
         if self._wal_pages >= _CHECKPOINT_PAGES:
             self._checkpoint(connection)
         connection.execute("BEGIN IMMEDIATE")
-        transaction = _SQLiteTransaction(connection, self.cache)
+        transaction = _SQLiteTransaction(connection, self.cache, board.begun)
+        number = board.begin()
         try:
             result = work(transaction)
             connection.execute("COMMIT")
@@ -225,19 +241,24 @@ class SQLiteStore(Store):
                 connection.execute("ROLLBACK")
             elif not isinstance(error, apsw.Error):
                 # Ctrl-C between the commit and here: no error of SQLite's, no open transaction, so the commit stands.
-                self._remember(transaction, on_commit)
+                self._remember(board, number, transaction, on_commit)
             self.cache.clear()
             raise
-        self._remember(transaction, on_commit)
+        self._remember(board, number, transaction, on_commit)
         return result
 
-    def _remember(self, transaction: _SQLiteTransaction, on_commit: Callable[[], None] | None) -> None:
+    def _remember(
+        self,
+        board: Board,
+        number: int,
+        transaction: _SQLiteTransaction,
+        on_commit: Callable[[], None] | None,
+    ) -> None:
         if transaction.erased:
-            self._wal_pages = (
-                _CHECKPOINT_PAGES  # the write-ahead log still holds what was erased: start it afresh soon
-            )
-        self._seen.advance(transaction.head.size)
-        self.cache.commit(transaction.head.size, transaction.writes)
+            self._wal_pages = _CHECKPOINT_PAGES  # it still holds what was erased: start it afresh soon
+        self._written = number
+        board.done(number, transaction.head.size)
+        self.cache.commit(number, transaction.head, transaction.writes)
         if on_commit is not None:
             on_commit()
 
@@ -249,22 +270,39 @@ class SQLiteStore(Store):
             pass  # a reader holds an old part of it; a later transaction tries again
 
     def sync(self) -> None:
-        wanted = self._seen.version
-        with self._sync_lock:
-            if self._durable.version >= wanted:
-                return
+        wanted, board = self._written, self._board
+        if board is not None and board.durable >= wanted:
             self._check_disk()
-            if self._wal is None:
+            return
+        with self._sync_lock:
+            board = self._board
+            if board is None or self._wal is None:
                 raise NotRecordedError(f"`{self.path}` was closed before the disk had everything")
-            version, size = self._seen.version, self._seen.size
-            try:
-                self._fsync(self._wal)
-            except OSError as error:
-                self._broken = f"a sync failed: {_reason(error)}"
-                raise NotRecordedError(
-                    f"`{self.path}` could not be synced to disk: {_reason(error)}"
-                ) from error
-            self._durable.set(version, size)
+            with _SyncTurn(board):
+                self._check_disk()
+                if board.durable < wanted:
+                    self._sync(board, self._wal, 0)
+
+    def _sync_seen(self, size: int) -> None:
+        """Make durable what a reader saw, which may be a commit that its writer did not live to count."""
+        with self._sync_lock:
+            board = self._board
+            if board is None or self._wal is None:
+                raise StoreError(f"`{self.path}` was closed; open it again to use it")
+            with _SyncTurn(board):
+                self._check_disk()
+                if board.durable_size < size:
+                    self._sync(board, self._wal, size)
+
+    def _sync(self, board: Board, wal: int, seen: int) -> None:
+        number, size = board.written
+        try:
+            self._fsync(wal)
+        except OSError as error:
+            board.poison()
+            self._broken = f"a sync failed: {_reason(error)}"
+            raise NotRecordedError(f"`{self.path}` could not be synced to disk: {_reason(error)}") from error
+        board.settle(number, max(size, seen))
 
     # Reading
 
@@ -274,9 +312,9 @@ class SQLiteStore(Store):
         try:
             connection.execute("BEGIN")
             reader = _SQLiteReader(connection)
-            if reader.head.size > self._durable.size:
-                self._seen.advance(reader.head.size)
-                self.sync()
+            board = self._board
+            if board is None or reader.head.size > board.durable_size:
+                self._sync_seen(reader.head.size)
             yield reader
         except apsw.Error as error:
             raise StoreError(f"`{self.path}` could not be read: {_reason(error)}") from error
@@ -309,7 +347,7 @@ class SQLiteStore(Store):
     def changed(self) -> bool:
         with self._write_lock:
             # data_version tells of commits by others only; our own are counted.
-            version = (self._usable().pragma("data_version"), self._seen.version)
+            version = (self._usable().pragma("data_version"), self._written)
             changed, self._data_version = version != self._data_version, version
             return changed
 
@@ -324,12 +362,12 @@ class SQLiteStore(Store):
             quiet = self._pool.wait_for(lambda: self._reading == 0, timeout=_FORK_PATIENCE)
         if not quiet:
             return  # the child finds another process id on an open store, and refuses
-        if self._durable.version < self._seen.version and self._wal is not None and self._broken is None:
+        if self._wal is not None and self._board is not None and self._broken is None:
             try:
-                self._fsync(self._wal)
-                self._durable.set(self._seen.version, self._seen.size)
-            except OSError as error:
-                self._broken = f"a sync failed: {_reason(error)}"
+                with _SyncTurn(self._board):
+                    self._sync(self._board, self._wal, 0)
+            except NotRecordedError:
+                pass  # whoever waits for it finds the store broken
         self._release()
 
     def _after_fork(self, *, child: bool) -> None:
@@ -339,57 +377,53 @@ class SQLiteStore(Store):
         self._write_lock.release()
 
 
-class _Progress:
-    """How far the log was written, seen or synced: a count of commits and a size. Only ever forwards."""
+class _SyncTurn:
+    """Holding the sync lock of a board."""
 
-    __slots__ = ("_lock", "size", "version")
+    def __init__(self, board: Board) -> None:
+        self._board = board
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.version = 0
-        self.size = 0
+    def __enter__(self) -> None:
+        self._board.lock()
 
-    def advance(self, size: int) -> None:
-        with self._lock:
-            # The size first: whoever reads the new version must not pair it with the old size.
-            self.size = max(self.size, size)
-            self.version += 1
-
-    def set(self, version: int, size: int) -> None:
-        with self._lock:
-            self.size = max(self.size, size)
-            self.version = max(self.version, version)
+    def __exit__(self, *_: object) -> None:
+        self._board.unlock()
 
 
 class _Cache:
-    """State documents as of one size of the log; worthless as soon as somebody else has written."""
+    """The head and state documents as of one commit; worthless as soon as another one was begun."""
 
     def __init__(self) -> None:
-        self.documents: dict[StateKey, Document | None] = {}
-        self.size = -1
-
-    def valid_at(self, size: int) -> dict[StateKey, Document | None]:
-        if self.size != size or len(self.documents) > _CACHED_DOCUMENTS:
-            self.documents = {}
-            self.size = size
-        return self.documents
-
-    def commit(self, size: int, writes: Mapping[StateKey, Document | None]) -> None:
-        self.documents.update(writes)
-        self.size = size
+        self.clear()
 
     def clear(self) -> None:
-        self.documents = {}
-        self.size = -1
+        self.number = -1
+        self.head: Head | None = None
+        self.documents: dict[StateKey, Document | None] = {}
+
+    def valid_at(self, begun: int) -> bool:
+        """Whether it still holds; if not, or if it has grown too large, it is emptied."""
+        if self.number == begun and len(self.documents) <= _CACHED_DOCUMENTS:
+            return True
+        self.clear()
+        return False
+
+    def commit(self, number: int, head: Head, writes: Mapping[StateKey, Document | None]) -> None:
+        self.documents.update(writes)
+        self.head = head
+        self.number = number
 
 
 class _SQLiteReader:
     """Reads on one connection inside one transaction."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, head: Head | None = None) -> None:
         self._connection = connection
-        ((leaf, at, frontier),) = connection.execute("SELECT leaf, at, frontier FROM head")
-        self.head = Head(leaf, at, Frontier.from_bytes(frontier))
+        self.head = head if head is not None else self._read_head()
+
+    def _read_head(self) -> Head:
+        ((leaf, at, frontier),) = self._connection.execute("SELECT leaf, at, frontier FROM head")
+        return Head(leaf, at, Frontier.from_bytes(frontier))
 
     def get(self, kind: str, key: str) -> Document | None:
         row = self._connection.execute(
@@ -445,9 +479,9 @@ class _SQLiteReader:
 class _SQLiteTransaction(_SQLiteReader):
     """Reads through the cache, and writes."""
 
-    def __init__(self, connection: apsw.Connection, cache: _Cache) -> None:
-        super().__init__(connection)
-        self._documents = cache.valid_at(self.head.size)
+    def __init__(self, connection: apsw.Connection, cache: _Cache, begun: int) -> None:
+        super().__init__(connection, cache.head if cache.valid_at(begun) else None)
+        self._documents = cache.documents
         self.erased = False
         self.writes: Mapping[StateKey, Document | None] = {}
 

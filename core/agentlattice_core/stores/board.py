@@ -1,0 +1,109 @@
+"""What the processes on one file tell each other: how far it was written, and how far that is on the disk.
+
+- One sync makes durable whatever any process committed before it began. So whoever needs one takes the sync lock, looks
+  whether somebody else's sync has covered its commit in the meantime, and only otherwise syncs itself, for all.
+- Before a commit the writer counts it as begun, after it as done, both while it holds the gate. Whoever finds nothing
+  begun since its own last commit knows that what it remembers of the log is still so.
+- The counts are worth nothing once nobody has the file open (a reboot may have torn them), so whoever opens it alone
+  starts them afresh. They live in memory that is mapped from a small file; nothing is lost with it.
+- A sync that failed poisons the board: the kernel may have dropped anybody's pages, so every process stops.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+
+__all__ = ["Board"]
+
+_BEGUN, _DONE, _SIZE, _DURABLE, _DURABLE_SIZE, _POISONED = range(6)
+_BYTES = 4096
+
+
+class Board:
+    """The shared counts of one file. The caller holds the gate when it opens one, and where a method says so.
+
+    Each count is one aligned machine word, which is read and written whole.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(f"{path}-board", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._sync_file = os.open(f"{path}-sync", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except BaseException:
+            os.close(self._file)
+            raise
+        if os.fstat(self._file).st_size < _BYTES:
+            os.ftruncate(self._file, _BYTES)
+        self._map = mmap.mmap(self._file, _BYTES)
+        self._words = memoryview(self._map).cast("Q")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            for word in range(_POISONED + 1):
+                self._words[word] = 0
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    @property
+    def begun(self) -> int:
+        """Commits begun so far. Read it while holding the gate."""
+        return self._words[_BEGUN]
+
+    def begin(self) -> int:
+        """Count a commit as begun; its number. The caller holds the gate."""
+        number = self._words[_BEGUN] + 1
+        self._words[_BEGUN] = number
+        return number
+
+    def done(self, number: int, size: int) -> None:
+        """Count a commit as done, the log then having `size` entries. The caller holds the gate."""
+        self._words[_SIZE] = size
+        self._words[_DONE] = number
+
+    @property
+    def written(self) -> tuple[int, int]:
+        """The number of the last commit done, and the size of the log, which is at least what it was then."""
+        number = self._words[_DONE]
+        return number, self._words[_SIZE]
+
+    @property
+    def durable(self) -> int:
+        """The number of the last commit that is on the disk."""
+        return self._words[_DURABLE]
+
+    @property
+    def durable_size(self) -> int:
+        """How many entries of the log are on the disk."""
+        return self._words[_DURABLE_SIZE]
+
+    def settle(self, number: int, size: int) -> None:
+        """Say that everything up to a commit and a size is on the disk. The caller holds the sync lock."""
+        self._words[_DURABLE_SIZE] = max(size, self._words[_DURABLE_SIZE])
+        self._words[_DURABLE] = max(number, self._words[_DURABLE])
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether a sync has failed since the file was opened."""
+        return self._words[_POISONED] != 0
+
+    def poison(self) -> None:
+        """Say that a sync has failed."""
+        self._words[_POISONED] = 1
+
+    def lock(self) -> None:
+        """Take the lock of whoever syncs."""
+        fcntl.flock(self._sync_file, fcntl.LOCK_EX)
+
+    def unlock(self) -> None:
+        """Let the next one sync, or see that it need not."""
+        fcntl.flock(self._sync_file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._words.release()
+        self._map.close()
+        os.close(self._file)
+        os.close(self._sync_file)
