@@ -198,7 +198,8 @@ def parse_amount(value: Any, where: str = "amount") -> Decimal:
         raise InvalidRequestError(
             f"{where}: `{_short(value)}` has more than {_WHOLE_DIGITS} digits before or {_FRACTION_DIGITS} after the point"
         )
-    return abs(amount) if exponent <= 0 else amount.quantize(Decimal(1))
+    # copy_abs, because abs() would round to the 28 digits of the default context.
+    return amount.copy_abs() if exponent <= 0 else amount.quantize(Decimal(1))
 
 
 def _amount_or_none(value: Any) -> Decimal | None:
