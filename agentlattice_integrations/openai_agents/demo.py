@@ -1,4 +1,4 @@
-"""The demonstration's agent on the OpenAI Agents SDK: a real agent, a real runner, and a model with a scripted brain."""
+"""The demonstration's agent on the OpenAI Agents SDK: real agent, real runner, and a model with a scripted brain."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from agents import Agent, Model, ModelResponse, Runner, RunConfig, Tool, Usage, function_tool
+from agents import Agent, Model, ModelResponse, RunConfig, Runner, Tool, Usage, function_tool
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
-from agentlattice_core.toolcalls import GovernanceClient
-from agentlattice_integrations.demo import Answer, Call, Conversation, Exchange, Offer
-from agentlattice_integrations.openai_agents.govern import govern
+from agentlattice_core import AgentLattice
+from agentlattice_integrations.demo import Call, Conversation, Exchange, Offer, Think
+from agentlattice_integrations.openai_agents import govern
 
 __all__ = ["demo_agent"]
 
-Think = Callable[[Conversation], Call | Answer]
 
-
-def demo_agent(
-    al: GovernanceClient, tools: Sequence[Callable[..., str]], think: Think
-) -> Callable[[str], str]:
+def demo_agent(al: AgentLattice, tools: Sequence[Callable[..., str]], think: Think) -> Callable[[str], str]:
     """A governed agent with `tools` whose model thinks with `think`; call it with a task, it returns its answer."""
     agent = govern(
         Agent(name="demo", model=_BrainModel(think), tools=[function_tool(tool) for tool in tools]), al

@@ -1,0 +1,238 @@
+"""`al demo`: an agent is denied, corrects itself, asks a person, and leaves a log that verifies. No key, no network.
+
+- Frameworks are imported one after the other, each when its turn comes, and told beforehand to send nothing anywhere.
+- The question is asked at the terminal. With `--yes`, with `--json`, or where there is no terminal, the demonstration
+  answers by itself and says so.
+- The exit code is 0 if every step went as the story says, 1 if one did not, 2 if there is nothing to play or the
+  command was used wrongly, 130 if it was interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import io
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+import typer
+from rich.console import Console
+
+from agentlattice_cli.demo_screen import Screen
+from agentlattice_core import AgentLattice, AgentLatticeError, ApprovalRequest, VerifyResult
+from agentlattice_core.policy.document import PolicyDocument
+from agentlattice_integrations.demo import Played, Reply, play, read_denial, status_of
+
+__all__ = ["demo"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Framework:
+    """One framework: how it is called, the distribution that brings it, and the module that drives it."""
+
+    name: str
+    title: str
+    distribution: str
+    driver: str
+
+    @property
+    def version(self) -> str | None:
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    @property
+    def install(self) -> str:
+        return f'pip install "agentlattice-integrations[{self.name}]"'
+
+
+_FRAMEWORKS: Final = (
+    _Framework("langgraph", "LangGraph", "langgraph", "agentlattice_integrations.langgraph.demo"),
+    _Framework("crewai", "CrewAI", "crewai", "agentlattice_integrations.crewai.demo"),
+    _Framework(
+        "openai-agents", "OpenAI Agents SDK", "openai-agents", "agentlattice_integrations.openai_agents.demo"
+    ),
+)
+
+# Nothing that a framework measures about its users leaves the machine while the demonstration runs.
+_QUIET: Final = {
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_DISABLE_TRACKING": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "OTEL_SDK_DISABLED": "true",
+    "OPENAI_AGENTS_DISABLE_TRACING": "1",
+    "LANGSMITH_TRACING": "false",
+    "LANGSMITH_TRACING_V2": "false",
+    "LANGCHAIN_TRACING": "false",
+    "LANGCHAIN_TRACING_V2": "false",
+}
+
+
+def demo(
+    framework: Annotated[
+        str, typer.Option(help="langgraph, crewai, openai-agents, or all that are installed.")
+    ] = "all",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Approve without asking.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the database in this file, which must not exist.")
+    ] = None,
+    policies: Annotated[
+        Path | None, typer.Option(help="Play it under another policy file than the one that ships.")
+    ] = None,
+) -> None:
+    """Watch an agent being denied, correct itself and ask a person: no key, no network."""
+    out, errors = sys.stdout, Console(stderr=True, highlight=False, soft_wrap=True)
+    screen = Screen(Console(file=io.StringIO() if as_json else out, highlight=False))
+    try:
+        chosen, missing = _choose(framework)
+        if keep is not None and keep.exists():
+            raise AgentLatticeError(
+                "FILE_EXISTS", f"file `{keep}` exists; name a new one to keep the database in"
+            )
+        document = _document(policies)
+    except AgentLatticeError as error:
+        errors.print(f"al demo: {error.message}", markup=False)
+        raise typer.Exit(2) from None
+    os.environ.update(_QUIET)
+    asks = not (yes or as_json) and sys.stdin.isatty() and out.isatty()
+    acts: list[dict[str, Any]] = []
+    try:
+        with _database(keep) as path:
+            for entry in chosen:
+                screen.framework(entry.title, entry.version or "")
+                acts.append(_act(entry, path, document, screen, lambda request: screen.ask(request, asks)))
+    except KeyboardInterrupt:
+        errors.print("al demo: interrupted; what was being asked has been denied")
+        raise typer.Exit(130) from None
+    except AgentLatticeError as error:
+        errors.print(f"al demo: {error.message}", markup=False)
+        raise typer.Exit(1) from None
+    ok = all(act["ok"] for act in acts)
+    if as_json:
+        absent = [{"framework": entry.name, "install": entry.install} for entry in missing]
+        told = {"ok": ok, "frameworks": acts, "missing": absent, "database": str(keep) if keep else None}
+        out.write(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        screen.end(ok, [(entry.title, entry.install) for entry in missing], keep)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _choose(name: str) -> tuple[list[_Framework], list[_Framework]]:
+    """What to play, and what could be played if it were installed."""
+    names = [entry.name for entry in _FRAMEWORKS]
+    if name not in ("all", *names):
+        raise AgentLatticeError(
+            "UNKNOWN_FRAMEWORK", f"framework `{name}` is not one of {', '.join(names)}, all"
+        )
+    wanted = [entry for entry in _FRAMEWORKS if name in ("all", entry.name)]
+    installed = [entry for entry in wanted if entry.version is not None]
+    missing = [entry for entry in wanted if entry.version is None]
+    if not installed:
+        what = "no framework is" if name == "all" else f"{missing[0].title} is not"
+        extra = "all" if name == "all" else name
+        raise AgentLatticeError(
+            "NOT_INSTALLED", f'{what} installed; run `pip install "agentlattice-integrations[{extra}]"`'
+        )
+    return installed, missing
+
+
+def _document(policies: Path | None) -> PolicyDocument:
+    if policies is not None:
+        return PolicyDocument.load(policies)
+    with resources.as_file(resources.files("agentlattice_integrations.demo") / "policies.yaml") as shipped:
+        return PolicyDocument.load(shipped)
+
+
+@contextlib.contextmanager
+def _database(keep: Path | None) -> Iterator[Path]:
+    """The file to play on, in a directory of its own where the frameworks leave their traces too."""
+    with tempfile.TemporaryDirectory(prefix="al-demo-", ignore_cleanup_errors=True) as folder:
+        os.environ["CREWAI_STORAGE_DIR"] = str(Path(folder) / "crewai")
+        yield keep if keep is not None else Path(folder) / "governance.db"
+
+
+def _act(
+    entry: _Framework,
+    path: Path,
+    document: PolicyDocument,
+    screen: Screen,
+    ask: Callable[[ApprovalRequest], Reply],
+) -> dict[str, Any]:
+    """Play the story on one framework and verify the log."""
+    with _silence():
+        build = importlib.import_module(entry.driver).demo_agent
+    with (
+        AgentLattice.embedded(path, policies=document, agent=f"demo-{entry.name}") as al,
+        al.for_operator("oncall@example.com", groups=["oncall"]) as operator,
+    ):
+        with _silence():
+            played = list(play(build, al, operator, ask, screen.show))
+        verified = al.verify_sync()
+    screen.verified(verified)
+    ok = verified.chain_valid and all(step.problem is None for step in played)
+    return {
+        "framework": entry.name,
+        "version": entry.version,
+        "ok": ok,
+        "steps": [_told(step) for step in played],
+        "verify": _verified(verified),
+    }
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what frameworks print out of the story, which is written to the stream as it was before."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _told(played: Played) -> dict[str, Any]:
+    asked = None
+    if played.asked is not None:
+        asked = {
+            "action_type": played.asked.action_type,
+            "policy": played.asked.policy_name,
+            "approved": played.reply.approved if played.reply else None,
+            "automatic": played.reply.automatic if played.reply else None,
+        }
+    return {
+        "step": played.step.name,
+        "title": played.step.title,
+        "task": played.step.task,
+        "ok": played.problem is None,
+        "problem": played.problem,
+        "calls": [
+            {
+                "tool": exchange.call.tool,
+                "arguments": dict(exchange.call.arguments),
+                "status": status_of(exchange),
+                "saw": read_denial(exchange.result) or exchange.result,
+            }
+            for exchange in played.exchanges
+        ],
+        "asked": asked,
+        "answer": played.answer,
+    }
+
+
+def _verified(result: VerifyResult) -> dict[str, Any]:
+    return {
+        "chain_valid": result.chain_valid,
+        "entries": result.verified_through_row,
+        "chain_hash": result.chain_hash,
+        "first_broken_at_row_id": result.first_broken_at_row_id,
+        "problem": result.problem,
+    }
