@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mcp.server.fastmcp import FastMCP
+try:
+    from mcp.server.fastmcp import FastMCP
+except ImportError:  # its name since version 2 of the SDK
+    from mcp.server.mcpserver import MCPServer as FastMCP  # type: ignore[import-not-found,unused-ignore,no-redef]
 
 __all__ = ["serve"]
 
