@@ -18,6 +18,6 @@ except ImportError as missing:
     ) from missing
 
 from agentlattice_integrations.openai_agents.function_tools import governance_guardrail, outcome_guardrail
-from agentlattice_integrations.openai_agents.govern import coverage, govern
+from agentlattice_integrations.openai_agents.governing import coverage, govern
 
 __all__ = ["coverage", "govern", "governance_guardrail", "outcome_guardrail"]
