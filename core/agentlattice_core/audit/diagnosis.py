@@ -7,6 +7,7 @@ when something is wrong.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from agentlattice_core.audit.entry import Entry, Head, parse
@@ -45,7 +46,7 @@ def unmatched_hash(expected: int, row: Row, after: Row | None, head: Head | None
             "leaf_changed", f"the stored hash of entry {expected} was changed: it is no hash", expected
         )
     digest = leaf_hash(body)
-    witness = _witness(expected, after, head)
+    witness = _witness(expected, row[2], after, head)
     if witness == digest:
         return Problem(
             "leaf_changed",
@@ -62,13 +63,30 @@ def unmatched_hash(expected: int, row: Row, after: Row | None, head: Head | None
     )
 
 
-def unlinked_row(expected: int, row: Row, after: Row | None, head: Head | None, *, trusted: bool) -> Problem:
-    """Row `expected` has the right hash, but names another entry before it. `trusted`: the entry before is
-    beyond doubt."""
+def unlinked_row(
+    expected: int,
+    row: Row,
+    after: Row | None,
+    head: Head | None,
+    *,
+    leaf_at: Callable[[int], bytes | None],
+    trusted: bool,
+) -> Problem:
+    """Row `expected` has the right hash, but names another entry before it.
+
+    `leaf_at` answers with the leaf of a row before it, None if that is long past. `trusted`: the entry before
+    is beyond doubt.
+    """
     entry = parse(row[1])
-    if entry.i != expected:
-        if entry.i < expected:
-            return Problem("repeated", f"row {expected} holds entry {entry.i} again", expected)
+    witness = _witness(expected, row[2], after, head)
+    if entry.i < expected:
+        there = leaf_at(entry.i)
+        if there is not None and there != row[2] and witness == row[2]:
+            count = expected - entry.i
+            what = f"row {entry.i} was" if count == 1 else f"rows {entry.i} to {expected - 1} were"
+            return Problem("inserted", f"{what} put in: entry {entry.i} comes only then", entry.i)
+        return Problem("repeated", f"row {expected} holds entry {entry.i} again", expected)
+    if entry.i > expected:
         follower = _read(after[1]) if after is not None else None
         if follower is None or follower.i == entry.i + 1:
             last = entry.i - 1
@@ -77,7 +95,6 @@ def unlinked_row(expected: int, row: Row, after: Row | None, head: Head | None, 
         return Problem("moved", f"row {expected} holds entry {entry.i}", expected)
     if expected == 0 or trusted:
         return Problem("entry_changed", f"entry {expected} does not continue the log before it", expected)
-    witness = _witness(expected, after, head)
     if witness is None or witness == row[2]:
         return Problem(
             "entry_changed",
@@ -89,12 +106,12 @@ def unlinked_row(expected: int, row: Row, after: Row | None, head: Head | None, 
     )
 
 
-def _witness(expected: int, after: Row | None, head: Head | None) -> bytes | None:
+def _witness(expected: int, leaf: bytes, after: Row | None, head: Head | None) -> bytes | None:
     """What the entry after row `expected`, or the head, says its leaf hash is."""
     if after is not None:
         entry = _read(after[1])
         return None if entry is None else entry.prev
-    if head is not None and head.size == expected + 1:
+    if head is not None and (head.size == expected + 1 or head.leaf == leaf):
         return head.leaf
     return None
 

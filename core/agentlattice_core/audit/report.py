@@ -23,6 +23,7 @@ ProblemKind = Literal[
     "missing",
     "moved",
     "repeated",
+    "inserted",
     "time",
     "payload_changed",
     "payload_missing",

@@ -252,10 +252,13 @@ class _Run:
         if entry.prev == previous and entry.i != index:
             raise _FoundError("malformed", f"entry {index} says it is entry {entry.i}", index)
         if entry.prev != previous:
+            after = self._after(position, batch)
+
+            def leaf_at(place: int) -> bytes | None:
+                return batch[place - self.next][2] if place >= self.next else None
+
             trusted = index == self.first
-            self._convict(
-                unlinked_row(index, row, self._after(position, batch), self.stored_head, trusted=trusted)
-            )
+            self._convict(unlinked_row(index, row, after, self.stored_head, leaf_at=leaf_at, trusted=trusted))
         last = self._at(batch[position - 1][1] if position else self.opening)
         if entry.at < last:
             raise _FoundError("time", f"entry {index} is from {entry.at}, before the entry before it", index)

@@ -130,5 +130,5 @@ def test_a_payload_that_json_cannot_carry_is_refused(value: Any) -> None:
 @pytest.mark.parametrize("text", [b"", b"NaN", b"{", b'{"a":NaN}', b"\xff", b"[1,]", b"'a'", b"[" * 100_000])
 def test_reading_what_is_not_json_raises_the_audit_error_alone(text: bytes) -> None:
     """A reader of untrusted text has one error to handle."""
-    with pytest.raises(AuditError, match="it is not JSON|is not JSON"):
+    with pytest.raises(AuditError, match="it is not JSON"):
         loads(text, "it")

@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import pytest
-from conftest import MemoryLog
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_log import MemoryLog
 
 from agentlattice_core.audit.canonical import dumps
 from agentlattice_core.audit.entry import (
@@ -32,7 +32,9 @@ LATER = "2026-03-02T09:00:00.000001Z"
 def test_a_sealed_entry_reads_back_with_every_member() -> None:
     """What goes into an entry comes out of it, and the payload only as its commitment."""
     sealer = Sealer("acme")
-    sealed = sealer.seal("action", {"agent": "a"}, {"x": [1, None]}, at=AT, id="act-1", payload=b'{"secret":1}')
+    sealed = sealer.seal(
+        "action", {"agent": "a"}, {"x": [1, None]}, at=AT, id="act-1", payload=b'{"secret":1}'
+    )
     assert sealed.salt is not None
     assert sealed.payload == b'{"secret":1}'
     assert b"secret" not in sealed.body
@@ -214,11 +216,14 @@ def test_parsing_a_damaged_entry_raises_the_audit_error_alone(data: st.DataObjec
     end = data.draw(st.integers(begin, len(body)))
     body[begin:end] = data.draw(st.binary(max_size=20))
     try:
-        assert dumps(json.loads(bytes(body))) == bytes(body)
+        canonical = dumps(json.loads(bytes(body))) == bytes(body)
+    except (ValueError, InvalidRequestError):
+        canonical = False
+    try:
         parse(bytes(body))
-    except (AuditError, ValueError, InvalidRequestError):
-        with pytest.raises(AuditError):
-            parse(bytes(body))
+    except AuditError:
+        return
+    assert canonical
 
 
 @given(st.sets(st.integers(0, 60), min_size=1))
@@ -230,7 +235,8 @@ def test_an_erasure_names_exactly_what_was_erased(indexes: set[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "ranges", [None, [], [[1]], [[2, 1]], [[3, 3], [1, 1]], [[1, 2], [2, 3]], [[0, 100]], [[-1, 0]], [["0", 1]], {}]
+    "ranges",
+    [None, [], [[1]], [[2, 1]], [[3, 3], [1, 1]], [[1, 2], [2, 3]], [[0, 100]], [[-1, 0]], [["0", 1]], {}],
 )
 def test_an_erasure_that_names_no_earlier_entries_is_refused(ranges: Any) -> None:
     """An erasure cannot excuse itself, the future, or nothing in particular."""

@@ -1,16 +1,17 @@
-"""The Merkle tree: what RFC 6962 says, shown against a naive implementation, other people's vectors, and every small tree."""
+"""The Merkle tree is RFC 6962's: shown against a naive version, other people's vectors, and every small tree."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MemoryLog
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_log import MemoryLog
 
 from agentlattice_core.audit.merkle import (
     EMPTY_ROOT,
@@ -79,7 +80,7 @@ ROOTS = [naive_root(LEAVES[:size]) for size in range(LARGEST + 1)]
 def test_the_reference_tree_of_certificate_transparency() -> None:
     """Same leaves, same roots as the tree that RFC 6962 was first implemented with."""
     leaves = [leaf_hash(bytes.fromhex(text)) for text in TREE["leaves"]]
-    assert bytes.fromhex(TREE["empty"]) == EMPTY_ROOT == root_from_leaves([])
+    assert root_from_leaves([]) == EMPTY_ROOT == bytes.fromhex(TREE["empty"])
     for size, root in enumerate(TREE["roots"], start=1):
         assert root_from_leaves(leaves[:size]).hex() == root
 
@@ -119,7 +120,7 @@ def test_consistency_vectors_of_another_implementation(vector: dict[str, Any]) -
 
 
 def test_every_inclusion_proof_up_to_70_entries() -> None:
-    """For every entry of every tree: the proof is RFC 6962's, it passes, and it passes for no other leaf, place or root."""
+    """For every entry of every tree: the proof is RFC 6962's and passes, for no other leaf, place or root."""
     for size in range(1, LARGEST + 1):
         for index in range(size):
             proof = inclusion_proof(index, size, READ)
@@ -150,7 +151,7 @@ def test_every_consistency_proof_up_to_70_entries() -> None:
             verify_consistency(old, ROOTS[old], new, ROOTS[new], proof)
             other = ROOTS[3] if new != 3 else ROOTS[4]
             wrong = [(old, ROOTS[old], new, ROOTS[new], [*proof, ROOTS[1]])]
-            if 0 < old:
+            if old > 0:
                 wrong.append((old, other if old not in (3, 4) else ROOTS[7], new, ROOTS[new], proof))
                 wrong.append((old, ROOTS[old], new, other, proof))
             if proof:
@@ -172,7 +173,7 @@ def test_a_tree_cannot_shrink(old: int, new: int) -> None:
 
 @given(st.lists(st.integers(0, 400), max_size=5), st.randoms(use_true_random=False))
 def test_the_frontier_is_a_full_recomputation(steps: list[int], random: Any) -> None:
-    """However the leaves arrive, one by one or in runs, the root is the naive one, and the frontier survives storage."""
+    """However the leaves arrive, one by one or in runs, the root is the naive one; storing changes nothing."""
     frontier, leaves = Frontier(), []
     for count in steps:
         more = [random.randbytes(32) for _ in range(count)]
@@ -189,7 +190,8 @@ def test_the_frontier_is_a_full_recomputation(steps: list[int], random: Any) -> 
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\0" * 7, b"\0" * 8 + b"x" * 32, b"\0" * 7 + b"\3" + b"x" * 32, b"\0" * 7 + b"\1" + b"x" * 31]
+    "text",
+    [b"", b"\0" * 7, b"\0" * 8 + b"x" * 32, b"\0" * 7 + b"\3" + b"x" * 32, b"\0" * 7 + b"\1" + b"x" * 31],
 )
 def test_a_frontier_of_no_tree_is_refused(text: bytes) -> None:
     """A damaged head row is noticed when it is read."""
@@ -245,9 +247,12 @@ def test_tiles_have_the_published_geometry() -> None:
     leaves = b"".join(hashlib.sha256(n.to_bytes(4, "big")).digest() for n in range(70_000))
     stored: dict[tuple[int, int], bytes] = {}
     sizes = [0, 1, 255, 256, 300, 1000, 65_535, 65_536, 65_537, 69_999, 70_000]
-    for old, new in zip(sizes, sizes[1:], strict=False):
+    for old, new in pairwise(sizes):
         tiles = tiles_completed_by(
-            old, new, lambda start, count: leaves[32 * start : 32 * (start + count)], lambda *at: stored.get(at)
+            old,
+            new,
+            lambda start, count: leaves[32 * start : 32 * (start + count)],
+            lambda *at: stored.get(at),
         )
         stored.update({(tile.level, tile.index): tile.hashes for tile in tiles})
     assert {at: len(hashes) // 32 for at, hashes in stored.items()} == {
@@ -257,7 +262,9 @@ def test_tiles_have_the_published_geometry() -> None:
         (2, 0): 1,
     }
     assert stored[0, 5] == leaves[5 * TILE_BYTES : 6 * TILE_BYTES]
-    hashes = TiledHashes(lambda *at: stored.get(at), lambda start, count: leaves[32 * start : 32 * (start + count)])
+    hashes = TiledHashes(
+        lambda *at: stored.get(at), lambda start, count: leaves[32 * start : 32 * (start + count)]
+    )
     frontier = Frontier.read(70_000, hashes)
     assert frontier.root() == root_from_leaves(leaves[at : at + 32] for at in range(0, len(leaves), 32))
 
