@@ -42,7 +42,7 @@ _PLAIN_ONLY = (
 _HIDDEN = b'"**********"'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arguments:
     """The arguments of one call.
 
@@ -85,12 +85,12 @@ def canonical_arguments(
         )
     if injected and not injected.isdisjoint(members):
         members = {name: value for name, value in members.items() if name not in injected}
-    given, encoded = _plain_copy(members)
+    given, encoded = _plain_copy(members, _WHERE)
     if not _is_model(schema):
         return Arguments(given, given, encoded, hashlib.sha256(encoded).hexdigest())
     decided, ignored = _validated(schema, given)
     given_encoded = encoded
-    decided, encoded = _plain_copy(decided)
+    decided, encoded = _plain_copy(decided, _WHERE)
     hidden = _HIDDEN in encoded
     hashed = encoded + given_encoded if hidden else encoded
     return Arguments(given, decided, encoded, hashlib.sha256(hashed).hexdigest(), ignored, hidden)
@@ -112,11 +112,12 @@ def lenient_arguments(raw: Mapping[str, Any] | str | bytes, injected: frozenset[
     return parsed if isinstance(parsed, dict) else {}
 
 
-def plain_json(value: Any, where: str) -> Any:
-    """`value` as plain JSON, dates and the like in their usual text form. Raises InvalidRequestError for what is not JSON."""
-    plain = _plain(value, 0)
-    check_json(plain, where)
-    return plain
+def plain_json(value: Any, where: str) -> tuple[Any, bytes]:
+    """A copy of `value` as plain JSON, dates and the like in their text form, and its canonical text.
+
+    `where` begins the message. Raises InvalidRequestError for what is not JSON.
+    """
+    return _plain_copy(value, where)
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
@@ -190,7 +191,7 @@ def _noun(value: Any) -> str:
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
-def _plain_copy(members: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _plain_copy(members: Any, where: str) -> tuple[Any, bytes]:
     """A deep copy of plain JSON and its canonical text. The common case never walks the values in Python."""
     try:
         encoded = orjson.dumps(members, option=_PLAIN_ONLY)
@@ -204,26 +205,25 @@ def _plain_copy(members: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         and encoded.count(b"{") + encoded.count(b"[") <= MAX_DEPTH
         and len(encoded) < MAX_PAYLOAD_BYTES // 8
     ):
-        copied: dict[str, Any] = orjson.loads(encoded)
-        return copied, encoded
-    copied = _plain(members, 0)
-    check_json(copied, _WHERE)
+        return orjson.loads(encoded), encoded
+    copied = _plain(members, 0, where)
+    check_json(copied, where)
     return copied, orjson.dumps(copied, option=_EXACT)
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: Any, depth: int, where: str) -> Any:
     """`value` with the common Python types turned into what JSON calls them; what has no such form stays and is refused."""
     if depth > MAX_DEPTH:
-        raise InvalidRequestError(f"{_WHERE}: nested deeper than {MAX_DEPTH} levels")
+        raise InvalidRequestError(f"{where}: nested deeper than {MAX_DEPTH} levels")
     kind = type(value)
     if kind is str or value is None or kind is bool or kind is int or kind is float:
         return value
     if isinstance(value, Mapping):
-        return {_name(name): _plain(member, depth + 1) for name, member in value.items()}
+        return {_name(name, where): _plain(member, depth + 1, where) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(member, depth + 1) for member in value]
+        return [_plain(member, depth + 1, where) for member in value]
     if isinstance(value, Enum):
-        return _plain(value.value, depth + 1)
+        return _plain(value.value, depth + 1, where)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -236,18 +236,19 @@ def _plain(value: Any, depth: int) -> Any:
         return str(value)
     dump = getattr(kind, "model_dump", None)
     if callable(dump):
-        return _plain(_called(lambda: dump(value, mode="json"), kind.__name__), depth + 1)
+        return _plain(_called(lambda: dump(value, mode="json"), kind.__name__, where), depth + 1, where)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: _plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)
+            field.name: _plain(getattr(value, field.name), depth + 1, where)
+            for field in dataclasses.fields(value)
         }
-    raise InvalidRequestError(f"{_WHERE}: a value of type `{kind.__name__}` is not JSON")
+    raise InvalidRequestError(f"{where}: a value of type `{kind.__name__}` is not JSON")
 
 
-def _name(name: Any) -> str:
+def _name(name: Any, where: str) -> str:
     if type(name) is str:
         return name
-    raise InvalidRequestError(f"{_WHERE}: member name `{_short(name)}` is not text")
+    raise InvalidRequestError(f"{where}: member name `{_short(name)}` is not text")
 
 
 # --- schema ---------------------------------------------------------------------------------------------------------
@@ -313,11 +314,11 @@ def _problem(error: Exception) -> str:
     return f"the tool's schema refuses them ({type(error).__name__})"
 
 
-def _called(function: Callable[[], Any], name: str) -> Any:
+def _called(function: Callable[[], Any], name: str, where: str) -> Any:
     try:
         return function()
     except Exception:
-        raise InvalidRequestError(f"{_WHERE}: a value of type `{name}` cannot be written as JSON") from None
+        raise InvalidRequestError(f"{where}: a value of type `{name}` cannot be written as JSON") from None
 
 
 def _short(value: Any, length: int = 80) -> str:

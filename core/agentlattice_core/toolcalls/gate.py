@@ -48,7 +48,6 @@ from agentlattice_core.toolcalls.mapping import (
     MappedAction,
     MappingError,
     ToolMapping,
-    default_action_type,
 )
 from agentlattice_core.toolcalls.redaction import Redactor, redact_text
 
@@ -64,7 +63,7 @@ _Answer = Permit | Denial
 _Asking = Generator[_Ask, ActionResult, _Answer]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Prepared:
     """A call, ready to be decided on."""
 
@@ -118,8 +117,8 @@ class ToolGate:
         self.redactor = Redactor(redact)
         self.on_approval: OnApproval = on_approval
         self.approval_timeout = approval_timeout
-        self._redactors: dict[tuple[str, ...], Redactor] = {(): self.redactor}
-        self._mappings: dict[str, ToolMapping] = {}
+        self._redactors: dict[tuple[str, ...], Redactor] = {}
+        self._resolved: dict[str, tuple[object | None, ToolMapping]] = {}
         self._deferrals = Deferrals()
 
     # --- questions --------------------------------------------------------------------------------------------------
@@ -153,17 +152,14 @@ class ToolGate:
 
         Raises InvalidRequestError for a tool without a name.
         """
-        actions = self.actions
-        found = actions.own(tool, target)
-        if found is not None:
-            return found
-        found = self._mappings.get(tool)
-        if found is None:
-            found = actions.find_glob(tool) or ToolMapping(default_action_type(tool))
-            if len(self._mappings) >= _MAX_REMEMBERED:  # models invent tool names
-                self._mappings.clear()
-            self._mappings[tool] = found
-        return found
+        known = self._resolved.get(tool)
+        if known is not None and known[0] is target:
+            return known[1]
+        mapping = self.actions.resolve(tool, target)
+        if len(self._resolved) >= _MAX_REMEMBERED:  # models invent tool names
+            self._resolved.clear()
+        self._resolved[tool] = (target, mapping)
+        return mapping
 
     # --- deciding: each step yields what to ask the client, so that both twins share every line ----------------------
 
@@ -267,12 +263,15 @@ class ToolGate:
     def _prepare(self, call: ToolCall) -> _Prepared:
         mapping = self.resolve(call.tool, call.target)
         arguments = canonical_arguments(call.arguments, call.schema, call.injected)
-        paths = tuple(mapping.redact)
-        redactor = self._redactors.get(paths)
-        if redactor is None:
-            redactor = self._redactors[paths] = self.redactor.including(paths)
+        redactor = self.redactor
+        if mapping.redact:
+            paths = tuple(mapping.redact)
+            known = self._redactors.get(paths)
+            redactor = (
+                known if known is not None else self._redactors.setdefault(paths, redactor.including(paths))
+            )
         decided = arguments.decided
-        shown = redactor.redact(decided)
+        shown = redactor.redact_canonical(decided, arguments.encoded)
         digest = arguments.digest if shown is decided and not arguments.hidden else digest_of(shown)
         event_id = None if call.identity is None else _event_id(call, digest)
         action = mapping.build(shown, arguments.copy, call.on_behalf_of, event_id)
@@ -459,9 +458,11 @@ def _redact_computed(action: MappedAction, redactor: Redactor) -> None:
     """Callables see unredacted arguments, so what they return is redacted like everything else."""
     options = action.options
     try:
-        options.metadata = redactor.redact(plain_json(options.metadata, "metadata"))
+        options.metadata = redactor.redact_canonical(*plain_json(options.metadata, "metadata"))
         if options.data_accessed is not None:
-            options.data_accessed = redactor.redact(plain_json(options.data_accessed, "data_accessed"))
+            options.data_accessed = redactor.redact_canonical(
+                *plain_json(options.data_accessed, "data_accessed")
+            )
     except InvalidRequestError as error:
         raise MappingError(error.message) from None
     for name in ("currency", "beneficiary", "category"):

@@ -83,7 +83,7 @@ class MappingError(InvalidRequestError):
     """A mapping raised, or what it yields cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MappedAction:
     """What a mapping made of one call. `constant` names the fields that no change of the arguments can change."""
 

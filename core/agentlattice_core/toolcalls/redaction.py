@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final
 
+import orjson
 import re2
 
 __all__ = ["MARKER", "Redactor", "redact_text"]
@@ -141,6 +142,14 @@ _ANY: Final = _compiled(
     "|".join(f"(?:{shape})".replace("(?:(?s)", "(?s:").replace("(?:(?i)", "(?i:") for shape in _SHAPES)
 )
 _CARD: Final = _compiled(_CARD_SHAPE)
+# Looks at canonical JSON text for anything that could be a secret, generously: it may be wrong about suspecting, never
+# about clearing. Word boundaries and white space are not relied on, because JSON escapes them.
+_SUSPECT: Final = re2.compile(
+    rb"(?i)pass(?:w|phrase)|secret|token|api[_\-]?key|access[_\-]?key|private.?key|bearer|basic"
+    rb"|(?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ABIA|ACCA)[A-Z0-9]{16}|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|xapp-"
+    rb"|hooks\.slack\.com|sk-|[srp]k_(?:live|test)_|whsec_|AIza|ya29|npm_|hf_|pypi-|eyJ|://[^@]*@|\d(?:[ \-]?\d){12}"
+    rb'|"[^"]*(?:pass|pwd|otp|cv[vc]|ssn|key|auth|cookie|credential|session|number|string)[^"]*":'
+)
 _CARD_ISSUERS: Final = re.compile(
     r"4\d{12}(?:\d{3})?(?:\d{3})?|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
     r"|3[47]\d{13}|6(?:011|5\d\d|4[4-9]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}"
@@ -174,7 +183,7 @@ class Redactor:
     number of steps).
     """
 
-    __slots__ = ("_anywhere", "_paths", "paths")
+    __slots__ = ("_anywhere", "_hints", "_paths", "paths")
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         if isinstance(paths, str):
@@ -185,10 +194,22 @@ class Redactor:
                 raise ValueError(f"redaction path `{path}` is empty or has an empty step")
         self._anywhere = tuple(path for path in self.paths if "." not in path)
         self._paths = tuple(tuple(path.split(".")) for path in self.paths if "." in path)
+        self._hints = _hints(self.paths)
 
     def including(self, paths: Iterable[str]) -> Redactor:
         """A redactor with further paths."""
         return Redactor((*self.paths, *paths))
+
+    def redact_canonical(self, value: Any, encoded: bytes) -> Any:
+        """As `redact`, for a value whose canonical JSON text is at hand: one look at it is usually enough."""
+        if (
+            self._hints is None
+            or not encoded.isascii()
+            or any(hint in encoded for hint in self._hints)
+            or _SUSPECT.search(encoded) is not None
+        ):
+            return self.redact(value)
+        return value
 
     def redact(self, value: Any) -> Any:
         """`value` (plain JSON) without secrets. The very same object if there are none."""
@@ -201,6 +222,17 @@ class Redactor:
 
     def _names(self, name: str) -> bool:
         return _secret_name(name) or any(fnmatchcase(name, pattern) for pattern in self._anywhere)
+
+
+def _hints(paths: tuple[str, ...]) -> tuple[bytes, ...] | None:
+    """What canonical JSON must hold for a path to reach anything; None if that cannot be told from the text."""
+    hints = []
+    for path in paths:
+        last = path.rsplit(".", 1)[-1]
+        if any(character in last for character in "*?[") or last.isdecimal():
+            return None
+        hints.append(orjson.dumps(last) + b":")
+    return tuple(hints)
 
 
 class _Walk:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlattice_core.errors import InvalidRequestError
+from agentlattice_core.toolcalls.arguments import plain_json
 from agentlattice_core.toolcalls.redaction import MARKER, Redactor, redact_text
 
 _SECRETS = {
@@ -68,6 +70,26 @@ def test_redaction_is_total_and_idempotent(value: Any, paths: list[str]) -> None
     once = redactor.redact(value)
     assert repr(redactor.redact(once)) == repr(once)
     assert repr(value) == before
+
+
+@given(st.dictionaries(_MIXED, _JSON, max_size=3), _PATHS)
+def test_the_quick_look_clears_nothing_that_is_secret(value: dict[str, Any], paths: list[str]) -> None:
+    """Redacting with the canonical text at hand gives exactly what redacting without it gives."""
+    redactor = Redactor(paths)
+    try:
+        plain, encoded = plain_json(value, "value")
+    except InvalidRequestError:
+        return
+    assert redactor.redact_canonical(plain, encoded) == redactor.redact(plain)
+
+
+@pytest.mark.parametrize("name", [*_SECRETS, *_IN_CONTEXT])
+@pytest.mark.parametrize("around", ["{}", "\n{}\t", '"{}"', "\\{}", "x\r\n{}"])
+def test_the_quick_look_suspects_every_secret(name: str, around: str) -> None:
+    """However JSON escapes what stands around a secret, it is found."""
+    text = _SECRETS[name] if name in _SECRETS else _IN_CONTEXT[name][0]
+    plain, encoded = plain_json({"note": around.format(text)}, "value")
+    assert MARKER in Redactor().redact_canonical(plain, encoded)["note"]
 
 
 @given(_JSON)
