@@ -3,8 +3,8 @@
 - Frameworks are imported one after the other, each when its turn comes, and told beforehand to send nothing anywhere.
 - The question is asked at the terminal. With `--yes`, with `--json`, or where there is no terminal, the demonstration
   answers by itself and says so.
-- The exit code is 0 if every step went as the story says, 1 if one did not, 2 if there is nothing to play or the
-  command was used wrongly, 130 if it was interrupted.
+- The exit code is 0 if every step went as the story says, and 1 if one did not. Interrupted, it denies what it was
+  asking and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import orjson
 import typer
 from rich.console import Console
 
 from agentlattice_cli.demo_screen import Screen
-from agentlattice_core import AgentLattice, AgentLatticeError, ApprovalRequest, VerifyResult
+from agentlattice_cli.output import Output
+from agentlattice_core import AgentLattice, ApprovalRequest, InvalidRequestError, VerifyResult
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_integrations.demo import Played, Reply, play, read_denial, status_of
 
@@ -68,6 +68,7 @@ _FRAMEWORKS: Final = (
 _QUIET: Final = {
     "CREWAI_DISABLE_TELEMETRY": "true",
     "CREWAI_DISABLE_TRACKING": "true",
+    "CREWAI_DISABLE_VERSION_CHECK": "true",
     "CREWAI_TRACING_ENABLED": "false",
     "OTEL_SDK_DISABLED": "true",
     "OPENAI_AGENTS_DISABLE_TRACING": "1",
@@ -92,37 +93,25 @@ def demo(
     ] = None,
 ) -> None:
     """Watch an agent being denied, correct itself and ask a person: no key, no network."""
-    out, errors = sys.stdout, Console(stderr=True, highlight=False, soft_wrap=True)
+    out = sys.stdout
     screen = Screen(Console(file=io.StringIO() if as_json else out, highlight=False))
-    try:
-        chosen, missing = _choose(framework)
-        if keep is not None and keep.exists():
-            raise AgentLatticeError(
-                "FILE_EXISTS", f"file `{keep}` exists; name a new one to keep the database in"
-            )
-        document = _document(policies)
-    except AgentLatticeError as error:
-        errors.print(f"al demo: {error.message}", markup=False)
-        raise typer.Exit(2) from None
-    os.environ.update(_QUIET)
+    chosen, missing = _choose(framework)
+    if keep is not None and keep.exists():
+        raise InvalidRequestError(f"file `{keep}` exists; name a new one to keep the database in")
+    document = _document(policies)
     asks = not (yes or as_json) and sys.stdin.isatty() and out.isatty()
     acts: list[dict[str, Any]] = []
-    try:
-        with _database(keep) as path:
-            for entry in chosen:
-                screen.framework(entry.title, entry.version or "")
-                acts.append(_act(entry, path, document, screen, lambda request: screen.ask(request, asks)))
-    except KeyboardInterrupt:
-        errors.print("al demo: interrupted; what was being asked has been denied")
-        raise typer.Exit(130) from None
-    except AgentLatticeError as error:
-        errors.print(f"al demo: {error.message}", markup=False)
-        raise typer.Exit(1) from None
+    with _quiet_place() as folder:
+        path = keep if keep is not None else folder / "governance.db"
+        for entry in chosen:
+            screen.framework(entry.title, entry.version or "")
+            acts.append(_act(entry, path, document, screen, lambda request: screen.ask(request, asks)))
     ok = all(act["ok"] for act in acts)
     if as_json:
         absent = [{"framework": entry.name, "install": entry.install} for entry in missing]
-        told = {"ok": ok, "frameworks": acts, "missing": absent, "database": str(keep) if keep else None}
-        out.write(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
+        Output(json=True).document(
+            {"ok": ok, "frameworks": acts, "missing": absent, "database": str(keep) if keep else None}
+        )
     else:
         screen.end(ok, [(entry.title, entry.install) for entry in missing], keep)
     if not ok:
@@ -133,18 +122,14 @@ def _choose(name: str) -> tuple[list[_Framework], list[_Framework]]:
     """What to play, and what could be played if it were installed."""
     names = [entry.name for entry in _FRAMEWORKS]
     if name not in ("all", *names):
-        raise AgentLatticeError(
-            "UNKNOWN_FRAMEWORK", f"framework `{name}` is not one of {', '.join(names)}, all"
-        )
+        raise InvalidRequestError(f"framework `{name}` is not one of {', '.join(names)}, all")
     wanted = [entry for entry in _FRAMEWORKS if name in ("all", entry.name)]
     installed = [entry for entry in wanted if entry.version is not None]
     missing = [entry for entry in wanted if entry.version is None]
     if not installed:
         what = "no framework is" if name == "all" else f"{missing[0].title} is not"
         extra = "all" if name == "all" else name
-        raise AgentLatticeError(
-            "NOT_INSTALLED", f'{what} installed; run `pip install "agentlattice-integrations[{extra}]"`'
-        )
+        raise InvalidRequestError(f'{what} installed; run `pip install "agentlattice-integrations[{extra}]"`')
     return installed, missing
 
 
@@ -156,11 +141,16 @@ def _document(policies: Path | None) -> PolicyDocument:
 
 
 @contextlib.contextmanager
-def _database(keep: Path | None) -> Iterator[Path]:
-    """The file to play on, in a directory of its own where the frameworks leave their traces too."""
+def _quiet_place() -> Iterator[Path]:
+    """A directory that goes away afterwards, and an environment in which frameworks keep to it."""
+    before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="al-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ["CREWAI_STORAGE_DIR"] = str(Path(folder) / "crewai")
-        yield keep if keep is not None else Path(folder) / "governance.db"
+        os.environ.update(_QUIET, CREWAI_STORAGE_DIR=str(Path(folder) / "crewai"))
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _act(

@@ -14,6 +14,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from agentlattice_cli.output import shown
 from agentlattice_core import ApprovalRequest, VerifyResult
 from agentlattice_integrations.demo import Answer, Call, Exchange, Played, Reply, Shown, Step, read_denial
 
@@ -45,35 +46,35 @@ class Screen:
         self._console.print()
         self._console.rule(Text(f"{title} {version}", "bold"), align="left")
 
-    def show(self, shown: Shown) -> None:
+    def show(self, moment: Shown) -> None:
         """One thing that happened."""
-        if isinstance(shown, Step):
+        if isinstance(moment, Step):
             self._steps += 1
             self._console.print()
-            self._console.print(Text(f"{self._steps}. {shown.title}", "bold"))
-            self._line("user", shown.task)
-        elif isinstance(shown, Call):
-            self._line("model calls", _call(shown), "cyan")
-        elif isinstance(shown, Exchange):
-            denial = read_denial(shown.result)
+            self._console.print(Text(f"{self._steps}. {moment.title}", "bold"))
+            self._line("user", moment.task)
+        elif isinstance(moment, Call):
+            self._line("model calls", _call(moment), "cyan")
+        elif isinstance(moment, Exchange):
+            denial = read_denial(moment.result)
             if denial is None:
-                self._line("model sees", _result(shown.result), "green")
+                self._line("model sees", _result(moment.result), "green")
             else:
                 self._line("model sees", f"{denial['status']} {{", "red")
                 self._document(denial)
-        elif isinstance(shown, Reply):
-            said = "approved" if shown.approved else "not approved"
+        elif isinstance(moment, Reply):
+            said = "approved" if moment.approved else "not approved"
             self._line(
-                "person", f"{said} (by the demonstration itself)" if shown.automatic else said, "yellow"
+                "person", f"{said} (by the demonstration itself)" if moment.automatic else said, "yellow"
             )
-        elif isinstance(shown, Answer):
-            self._line("model says", shown.text)
-        elif isinstance(shown, Played) and shown.problem is not None:
-            self._line("problem", shown.problem, "bold red")
+        elif isinstance(moment, Answer):
+            self._line("model says", moment.text)
+        elif isinstance(moment, Played) and moment.problem is not None:
+            self._line("problem", moment.problem, "bold red")
 
     def ask(self, request: ApprovalRequest, asks: bool) -> Reply:
         """Put the question; without somebody to ask, answer it."""
-        what = ", ".join(f"{name}={value}" for name, value in request.metadata.items())
+        what = ", ".join(f"{name}={shown(value)}" for name, value in request.metadata.items())
         self._line("asks a person", f"may {request.agent} do {request.action_type} ({what})?", "yellow")
         if not asks:
             return Reply(approved=True, automatic=True)
