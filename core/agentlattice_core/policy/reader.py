@@ -131,7 +131,7 @@ class Reader:
         """A non-empty list of different texts."""
         if node is None:
             return ()
-        found: list[str] = []
+        found: dict[str, None] = {}
         items = self.items(node, path)
         if not items and isinstance(node.value, list):
             self.problem(node, path, "is an empty list; leave it out or name something")
@@ -140,7 +140,7 @@ class Reader:
             if text is not None and text in found:
                 self.problem(item, where, f"`{shown(text)}` stands here twice")
             elif text is not None:
-                found.append(text)
+                found[text] = None
         return tuple(found)
 
     def choice(

@@ -177,6 +177,7 @@ def _read_conditions(reader: Reader, node: Node | None, path: str) -> tuple[Cond
 
 def _read_rules(reader: Reader, node: Node | None, path: str, *, guardrail: bool) -> tuple[Rule, ...]:
     rules: list[Rule] = []
+    priorities: set[int] = set()
     items = reader.items(node, path)
     if node is not None and not items and isinstance(node.value, list):
         reader.problem(node, path, "is an empty list; leave it out where there are no rules")
@@ -184,7 +185,7 @@ def _read_rules(reader: Reader, node: Node | None, path: str, *, guardrail: bool
         rule = schema_rules.read_rule(reader, item, where)
         if rule is None:
             continue
-        if any(rule.priority == other.priority for other in rules):
+        if rule.priority in priorities:
             reader.problem(
                 item,
                 f"{where}.priority",
@@ -195,6 +196,7 @@ def _read_rules(reader: Reader, node: Node | None, path: str, *, guardrail: bool
                 item, f"{where}.effect", "`AUTO_APPROVE` cannot stand in a guardrail, which only tightens"
             )
         rules.append(rule)
+        priorities.add(rule.priority)
     return tuple(rules)
 
 

@@ -23,12 +23,14 @@ import yaml
 
 from agentlattice_core.errors import PolicyDocumentError, PolicyProblem
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Node", "read_file", "read_json", "read_yaml", "shown"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "Node", "read_file", "read_json", "read_yaml", "shown"]
 
 MAX_BYTES = 8 * 1024 * 1024
 """Largest document, in bytes of UTF-8."""
 MAX_DEPTH = 32
 """Deepest nesting of lists and objects."""
+MAX_VALUES = 500_000
+"""Most values in one document, names of members included."""
 _SAFE_INTEGER = 2**53
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
@@ -145,7 +147,7 @@ def _check_text(text: str, file: str) -> None:
 def _number(text: str) -> int | float | str:
     """The number that `text` writes, or, as text, why it cannot be taken."""
     if _INTEGER.fullmatch(text):
-        if len(text) > 16 or abs(int(text)) >= _SAFE_INTEGER:
+        if len(text) > 17 or abs(int(text)) >= _SAFE_INTEGER:
             return f"number `{shown(text)}` is too large to be exact; write it as text, in quotes"
         return int(text)
     value = float(text)
@@ -163,6 +165,7 @@ class _YamlTree:
         self._open: list[Node] = []
         self._names: list[tuple[str, int, int] | None] = []
         self._root: Node | None = None
+        self._values = 0
 
     def read(self, events: Iterator[Any]) -> tuple[Node, list[PolicyProblem]]:
         for event in events:
@@ -184,6 +187,9 @@ class _YamlTree:
         return self._root, self._problems
 
     def _node(self, event: Any, line: int, column: int) -> None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _failed(self._file, line, column, f"holds more than {MAX_VALUES} values")
         if event.anchor is not None:
             raise _failed(
                 self._file, line, column, f"anchor `&{shown(event.anchor)}`: anchors are not used here"
@@ -280,8 +286,9 @@ class _JsonTree:
         self._text = text
         self._file = file
         self._problems: list[PolicyProblem] = []
-        # Positions are asked for in rising order, so lines are counted once.
-        self._line, self._line_start = 1, 0
+        # Positions are asked for in rising order, so every character is looked at once.
+        self._line, self._line_start, self._counted_to = 1, 0, 0
+        self._values = 0
 
     def read(self) -> tuple[Node, list[PolicyProblem]]:
         node, index = self._value(self._skip(0), 0)
@@ -291,10 +298,11 @@ class _JsonTree:
         return node, self._problems
 
     def _at(self, index: int) -> tuple[int, int]:
-        lines = self._text.count("\n", self._line_start, index)
+        lines = self._text.count("\n", self._counted_to, index)
         if lines:
             self._line += lines
             self._line_start = self._text.rfind("\n", 0, index) + 1
+        self._counted_to = index
         return self._line, index - self._line_start + 1
 
     def _failed(self, index: int, message: str) -> PolicyDocumentError:
@@ -307,6 +315,9 @@ class _JsonTree:
 
     def _value(self, index: int, depth: int) -> tuple[Node, int]:
         line, column = self._at(index)
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _failed(self._file, line, column, f"holds more than {MAX_VALUES} values")
         start = self._text[index : index + 1]
         if start in ("{", "["):
             if depth >= MAX_DEPTH:

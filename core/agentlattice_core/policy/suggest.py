@@ -34,6 +34,7 @@ _MOST_FIELDS = 40
 _LONGEST_CHOICE = 64
 _FEWEST_FOR_HOURS = 20
 _FEWEST_DATES_FOR_WEEKDAYS = 7
+_LARGEST_CAP = Decimal(10) ** 20
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]{0,99}")
 
 
@@ -195,7 +196,8 @@ class _Observed:
         yield from self._bounded("beneficiary", self.beneficiaries)
         yield from self._bounded("category", self.categories)
         if self.left_out:
-            yield f"      # {_counted(self.left_out, 'argument')} left unbounded: too many, or a name with other characters"
+            left_out = _counted(self.left_out, "argument")
+            yield f"      # {left_out} left unbounded: too many, or a name with other characters"
         if self.with_data and self.with_data == self.seen:
             yield f"      # the highest sensitivity and the largest count of {_times(self.with_data)}"
             if self.sensitivity >= 0:
@@ -229,10 +231,10 @@ class _Observed:
         if len(self.spend) != 1 or (spend := next(iter(self.spend.values()))).seen != self.seen:
             if self.spend:
                 currencies = ", ".join(sorted(self.spend))
-                yield f"    # spend: in {currencies}, not always given or in several currencies, so it is not capped here"
+                yield f"    # spend: in {currencies}; not always given or not in one currency, so it is not capped"
             return
         currency = next(iter(self.spend))
-        if not re.fullmatch(r"[A-Z0-9]{3,10}", currency) or not spend.largest_day:
+        if not re.fullmatch(r"[A-Z0-9]{3,10}", currency) or not 0 < spend.largest_day < _LARGEST_CAP:
             return
         largest, day = format(spend.largest, "f"), format(spend.largest_day, "f")
         yield "    rules:"
