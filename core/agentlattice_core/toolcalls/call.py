@@ -78,10 +78,7 @@ class Permit:
 
     def failed(self, error: BaseException | str) -> None:
         """The tool raised, or returned what its framework calls an error."""
-        self._once(
-            "failed",
-            str(error)[:1000] if isinstance(error, str) else f"{type(error).__name__}: {error}"[:1000],
-        )
+        self._once("failed", _said(error)[:1000])
 
     def abandoned(self, why: str) -> None:
         """Nobody can say whether the tool ran to its end (cancelled, suspended inside): the claim reads `unknown`."""
@@ -91,6 +88,15 @@ class Permit:
         if not self._reported:
             self._reported = True
             self._report(outcome, message)
+
+
+def _said(error: BaseException | str) -> str:
+    if isinstance(error, str):
+        return error
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
