@@ -10,6 +10,7 @@
 | a graph, compiled or not, an agent of `create_agent` | the same graph: its tool nodes, its sub-graphs, the
 agents inside its tools |
 
+- Nodes of a graph that hold tools no longer answer from LangGraph's node cache, which would not ask.
 - A graph in which there is nothing to govern is an error, not an empty success.
 - `report` is called with the coverage report; `coverage(...)` tells the same at any later time.
 """
@@ -115,7 +116,7 @@ def coverage(target: Any) -> Coverage:
         for where, item in look_through(target):
             if isinstance(item, ToolNode):
                 _report_node(item, where, found)
-            else:
+            elif isinstance(item, list):
                 _report_offered(item, where, found)
     elif isinstance(target, ToolNode):
         _report_node(target, None, found)
@@ -174,6 +175,10 @@ def _govern_graph(graph: _T, gate: CallGate, hosted_tools: HostedTools, found: C
 def _govern_found(item: Any, gate: CallGate, where: str, hosted_tools: HostedTools, found: Coverage) -> None:
     if isinstance(item, ToolNode):
         _govern_node(item, gate, where, hosted_tools, found)
+    elif hasattr(item, "cache_policy"):
+        item.cache_policy = (
+            None  # a cached answer would be given without asking whether the call is still allowed
+        )
     else:
         _take_hosted(item, where, hosted_tools, found)
 

@@ -3,7 +3,8 @@
 - The tools themselves are governed, not the node: sync and async calls, `handle_tool_errors` and its type
   filter work as before, and the decision is made on what the tool receives in the end.
 - A tool that is put into the node later is governed as it is put in.
-- Wrappers the node already has keep their place outside; a tool that one of them supplies is governed too.
+- Around wrappers the node already has, governance stands on both sides: nothing they answer from a cache goes past
+  it, and a tool that one of them supplies is governed too.
 - A sub-graph that runs all calls of a message in one node runs its siblings again when one of them is resumed
   after an interrupt. Each run is decided on and recorded. Send one call per task to avoid it.
 """
@@ -113,27 +114,38 @@ def govern_node(node: ToolNode, gate: CallGate) -> None:
             "this version of langgraph keeps a tool node's tools where they cannot be governed in place; "
             "govern the tools before the node is built",
         )
+    wrappers = CallWrappers(gate, supplied=True)
     if node._wrap_tool_call is not None:
-        node._wrap_tool_call = _supplying(node._wrap_tool_call, gate)
+        node._wrap_tool_call = _between(wrappers, node._wrap_tool_call)
     if node._awrap_tool_call is not None:
-        node._awrap_tool_call = _asupplying(node._awrap_tool_call, gate)
+        node._awrap_tool_call = _abetween(wrappers, node._awrap_tool_call)
 
 
-def _supplying(wrapper: ToolCallWrapper, gate: CallGate) -> ToolCallWrapper:
-    def supplying(request: ToolCallRequest, execute: Execute) -> ToolMessage | Command[Any]:
-        return wrapper(request, lambda final: execute(_with_governed_tool(final, gate)))
+def _between(governance: CallWrappers, wrapper: ToolCallWrapper) -> ToolCallWrapper:
+    """`wrapper` with governance on both sides: deciding before it, and holding the tool that it lets run."""
 
-    return supplying
+    def between(request: ToolCallRequest, execute: Execute) -> ToolMessage | Command[Any]:
+        def last(final: ToolCallRequest) -> ToolMessage | Command[Any]:
+            return execute(_with_governed_tool(final, governance.gate))
+
+        return governance.wrap(request, lambda decided: wrapper(decided, last))
+
+    return between
 
 
-def _asupplying(wrapper: AsyncToolCallWrapper, gate: CallGate) -> AsyncToolCallWrapper:
-    async def supplying(request: ToolCallRequest, execute: AsyncExecute) -> ToolMessage | Command[Any]:
+def _abetween(governance: CallWrappers, wrapper: AsyncToolCallWrapper) -> AsyncToolCallWrapper:
+    """As `_between`, for async calls."""
+
+    async def between(request: ToolCallRequest, execute: AsyncExecute) -> ToolMessage | Command[Any]:
         async def last(final: ToolCallRequest) -> ToolMessage | Command[Any]:
-            return await execute(_with_governed_tool(final, gate))
+            return await execute(_with_governed_tool(final, governance.gate))
 
-        return await wrapper(request, last)
+        async def next_wrapper(decided: ToolCallRequest) -> ToolMessage | Command[Any]:
+            return await wrapper(decided, last)
 
-    return supplying
+        return await governance.awrap(request, next_wrapper)
+
+    return between
 
 
 def _with_governed_tool(request: ToolCallRequest, gate: CallGate) -> ToolCallRequest:

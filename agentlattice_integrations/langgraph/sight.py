@@ -23,7 +23,10 @@ __all__ = ["Found", "is_graph", "look_into_tool", "look_through", "reaches"]
 _T = TypeVar("_T")
 
 Found = tuple[str, Any]
-"""Where something was found, and what: a ToolNode, or a list of tools that a model is offered."""
+"""Where something was found, and what.
+
+It is a ToolNode, a list of tools that a model is offered, or a graph's node that holds one of these and caches results.
+"""
 
 
 def is_graph(target: object) -> bool:
@@ -70,7 +73,11 @@ def _graph(graph: Any, where: str, seen: set[int]) -> Iterator[Found]:
     ]
     # Tool nodes first: a model's node refers to them too, and they should be found under their own name.
     for name, item in sorted(nodes, key=lambda node: not isinstance(node[1], ToolNode)):
-        yield from _runnable(item, f"{where}/{name}" if where else name, seen)
+        inside = f"{where}/{name}" if where else name
+        for found in _runnable(item, inside, seen):
+            if getattr(graph.nodes[name], "cache_policy", None) is not None:
+                yield inside, graph.nodes[name]
+            yield found
 
 
 def _runnable(item: Any, where: str, seen: set[int]) -> Iterator[Found]:

@@ -41,10 +41,14 @@ _UNKNOWN = (
 
 
 class CallWrappers:
-    """The sync and the async wrapper over one gate, in the form that ToolNode and middleware take."""
+    """The sync and the async wrapper over one gate, in the form that ToolNode and middleware take.
 
-    def __init__(self, gate: CallGate) -> None:
+    `supplied` says that tools which other wrappers supply are governed further in.
+    """
+
+    def __init__(self, gate: CallGate, *, supplied: bool = False) -> None:
         self.gate = gate
+        self._supplied = supplied
         self._lock = threading.Lock()
         self._copies: OrderedDict[int, _Known] = OrderedDict()
 
@@ -55,7 +59,7 @@ class CallWrappers:
             return self.gate.refuse_sync(call, request.runtime.config, "INVALID_REQUEST", NO_ID)
         tool = request.tool
         if tool is None:
-            if _is_innermost(execute):
+            if self._supplied or _is_innermost(execute):
                 return execute(request)
             return self.gate.refuse_sync(call, request.runtime.config, "NOT_COVERABLE", _UNKNOWN)
         governed, subject = self._known(tool)
@@ -81,7 +85,7 @@ class CallWrappers:
             return await self.gate.refuse(call, request.runtime.config, "INVALID_REQUEST", NO_ID)
         tool = request.tool
         if tool is None:
-            if _is_innermost(execute):
+            if self._supplied or _is_innermost(execute):
                 return await execute(request)
             return await self.gate.refuse(call, request.runtime.config, "NOT_COVERABLE", _UNKNOWN)
         governed, subject = self._known(tool)

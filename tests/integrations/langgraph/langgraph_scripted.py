@@ -31,8 +31,8 @@ class ScriptedModel(BaseChatModel):
     """Answers with `turns` in order and with `done` afterwards; keeps what it was sent and offered."""
 
     turns: list[AIMessage]
-    requests: list[list[BaseMessage]] = []
-    offered: list[list[Any]] = []
+    requests: list[list[BaseMessage]]
+    offered: list[list[Any]]
 
     def __init__(self, *turns: AIMessage) -> None:
         super().__init__(turns=list(turns), requests=[], offered=[])
@@ -41,18 +41,19 @@ class ScriptedModel(BaseChatModel):
     def _llm_type(self) -> str:
         return "scripted"
 
-    def bind_tools(self, tools: Sequence[Any], **_: Any) -> ScriptedModel:
-        """Note the tools; a scripted model needs no binding."""
-        self.offered.append(list(tools))
-        return self
+    def bind_tools(self, tools: Sequence[Any], **_: Any) -> Any:
+        """The model with these tools on offer, in the form in which a real one has them."""
+        return self.bind(tools=list(tools))
 
     def _generate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        tools: Sequence[Any] = (),
         **_: Any,
     ) -> ChatResult:
+        self.offered.append(list(tools))
         answered = len(self.requests)
         self.requests.append(list(messages))
         turn = self.turns[answered] if answered < len(self.turns) else AIMessage("done")
@@ -79,10 +80,8 @@ def run(graph: Any, how: str = "sync", config: Any = None, given: Any = None) ->
         return dict(asyncio.run(graph.ainvoke(given, config)))
 
     async def streamed() -> dict[str, Any]:
-        state: dict[str, Any] = {}
-        async for state in graph.astream(given, config, stream_mode="values"):
-            pass
-        return state
+        states = [state async for state in graph.astream(given, config, stream_mode="values")]
+        return dict(states[-1])
 
     return asyncio.run(streamed())
 
