@@ -197,9 +197,9 @@ def _write_durably(path: Path, content: bytes, *, exclusive: bool) -> None:
 
     `exclusive`: raise FileExistsError rather than replace.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    temporary = path.with_name(f"{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)  # left by a process of the same number that died; the lock is ours
+        os.unlink(temporary)  # left by a process that died in here; the lock is ours
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
         file.write(content)
