@@ -55,4 +55,4 @@ def _running_for(scope: CallScope) -> float:
     began = getattr(scope.task, "start_time", None)
     if began is None:
         return 0.0
-    return (datetime.now() - began).total_seconds()  # noqa: DTZ005 (CrewAI stamps tasks with naive local time)
+    return float((datetime.now() - began).total_seconds())  # noqa: DTZ005 (CrewAI stamps tasks with naive local time)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from crewai import Agent, Crew, Task
@@ -14,7 +13,8 @@ from pydantic import PrivateAttr
 
 from agentlattice_core import AgentLattice
 from agentlattice_integrations.crewai import govern
-from agentlattice_integrations.demo import Call, Conversation, Exchange, Offer, Think
+from agentlattice_integrations.demo import Call, Think
+from agentlattice_integrations.demo.chat import read_chat, tool_call
 
 __all__ = ["demo_agent"]
 
@@ -55,29 +55,5 @@ class _BrainModel(BaseLLM):
         return 0  # a brain has no window to overflow
 
     def call(self, messages: Any, tools: Any = None, *_: Any, **__: Any) -> Any:
-        move = self._think(_conversation(messages, tools or ()))
-        if not isinstance(move, Call):
-            return move.text
-        function = {"name": move.tool, "arguments": json.dumps(move.arguments)}
-        return [{"id": f"call_{next(self._ids)}", "type": "function", "function": function}]
-
-
-def _conversation(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> Conversation:
-    task = next(str(message["content"]) for message in messages if message["role"] == "user")
-    results = {
-        message["tool_call_id"]: str(message["content"]) for message in messages if message["role"] == "tool"
-    }
-    exchanges = [
-        Exchange(
-            Call(call["function"]["name"], json.loads(call["function"]["arguments"])), results[call["id"]]
-        )
-        for message in messages
-        for call in message.get("tool_calls") or ()
-    ]
-    return Conversation(task, exchanges, [_offer(offered["function"]) for offered in tools])
-
-
-def _offer(function: Mapping[str, Any]) -> Offer:
-    return Offer(
-        function["name"], function.get("description", ""), tuple(function["parameters"]["properties"])
-    )
+        move = self._think(read_chat(messages, tools or ()))
+        return [tool_call(move, f"call_{next(self._ids)}")] if isinstance(move, Call) else move.text

@@ -15,7 +15,7 @@ __all__ = ["ToolDenied"]
 
 
 class ToolDenied(ToolFailure):
-    """What a governed tool returns instead of running. `details` is the denial document, `code` its reason."""
+    """What a governed tool returns instead of running: `details` is the denial document."""
 
     @classmethod
     def of(cls, denial: Denial) -> ToolDenied:

@@ -186,8 +186,8 @@ def _refuse_what_cannot_be_governed(held: list[Held], governor: Governor) -> Non
     for item in held:
         if item.uncoverable is not None and item.kind != "hosted":
             raise InvalidRequestError(
-                f"`{item.name}` of agent `{item.owner}` cannot be governed: {item.uncoverable}; remove it, or "
-                'pass hosted_tools="allow" to leave it ungoverned'
+                f"`{item.name}` of agent `{item.owner}` cannot be governed: {item.uncoverable}; remove it "
+                'or pass hosted_tools="allow" to leave it ungoverned'
             )
     for item in held:
         if item.kind == "hosted":

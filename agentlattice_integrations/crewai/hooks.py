@@ -43,7 +43,7 @@ from agentlattice_integrations.crewai.scope import (
     run_of,
     scope_of,
 )
-from agentlattice_integrations.crewai.tool_gate import gate_of, gate_tool, kind_of, original_tool
+from agentlattice_integrations.crewai.tool_gate import gate_of, gate_tool, kind_of, name_of, original_tool
 
 __all__ = ["CallHooks", "GovernorFor"]
 
@@ -149,15 +149,13 @@ class CallHooks:
         if governor is not None and governor.settings.hosted_tools == "refuse":
             named = ", ".join(f"`{name}`" for name in hosted_tools(context.llm))
             raise HookAborted(
-                f"the model was to be given tools that its provider runs, which cannot be governed: {named}; remove them, "
-                'or govern with hosted_tools="allow"',
+                f"the model was to be given tools that its provider runs, which cannot be governed: {named}; "
+                'remove them, or govern with hosted_tools="allow"',
                 _SOURCE,
             )
 
     def before_task(self, context: StepContext) -> None:
-        """Before a task starts, where its governor asks about that: raises HookAborted, which ends the run,
-        if it may not.
-        """
+        """Before a task starts, where its governor asks about that: raises HookAborted to end the run."""
         if context.kind != "task":
             return
         try:
@@ -256,7 +254,7 @@ def _refuses_cached(scope: CallScope, context: _HookContext) -> bool:
 def _as_call(scope: CallScope, context: _HookContext) -> ToolCall:
     """The call as the hook sees it: raw arguments, validated by the gate with the tool's own schema."""
     return scope.governor.tool_call(
-        context.tool_name,
+        name_of(scope.tool),
         context.tool_input,
         attempt=max(1, scope.attempts),
         kind=kind_of(scope.tool),

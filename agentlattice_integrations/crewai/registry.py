@@ -1,12 +1,11 @@
 """Which crews and agents are governed, and by whom, in this process.
 
-- One pair of hooks is registered with CrewAI for all of them, however often `govern(...)` is called.
-- A crew or agent is found by being the very object, else by its key: CrewAI copies crews and agents (`copy`,
-  `kickoff_for_each`, training) and the copy has the same key. Two with the same texts are the same to a key,
-  and the last one governed decides for copies.
-- Who acts decides: the agent's own governor before its crew's, and that before the one the tool was governed
-  by.
-- Only keys are kept for good, a few dozen bytes for each distinct text.
+- One set of hooks is registered with CrewAI for all of them, however often `govern(...)` is called.
+- Who acts decides: the agent's own governor before its crew's. An agent that nobody governs and that works for a
+  governed one, by delegation, is governed with it. Then comes the governor of the tool itself.
+- CrewAI copies crews and agents (`copy`, `kickoff_for_each`, training); a copy has the key of its original, and is
+  found by it. Of two originals with the same texts, the one governed last decides for copies.
+- A key is kept for as long as its governor lives: the crew, the agent and the gates on their tools hold it.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any
 
 from agentlattice_integrations.crewai.governor import Governor
 from agentlattice_integrations.crewai.hooks import CallHooks
+from agentlattice_integrations.crewai.scope import current_scope
 from agentlattice_integrations.crewai.tool_gate import gate_of, original_tool
 
 __all__ = ["governor_of", "governor_of_holder", "register_agent", "register_crew", "register_hooks"]
@@ -27,36 +27,40 @@ class _Owners:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._keys: dict[str, Governor] = {}
-        self._objects: dict[int, tuple[weakref.ref[Any], Governor | None, int]] = {}
-        self._version = 0
+        self._objects: dict[int, tuple[weakref.ref[Any], Governor]] = {}
+        self._keys: dict[str, weakref.ref[Governor]] = {}
 
     def add(self, owner: Any, governor: Governor) -> None:
-        with self._lock:
-            self._version += 1
-            self._keys[owner.key] = governor
-            self._remember(owner, governor)
+        number, key = id(owner), getattr(owner, "key", None)
 
-    def find(self, owner: Any) -> Governor | None:
-        if owner is None:
-            return None
-        known = self._objects.get(id(owner))
-        if known is not None and known[0]() is owner and (known[1] is not None or known[2] == self._version):
-            return known[1]
-        with self._lock:
-            governor = self._keys.get(getattr(owner, "key", ""))
-            self._remember(owner, governor)
-        return governor
-
-    def _remember(self, owner: Any, governor: Governor | None) -> None:
-        number = id(owner)
-
-        def forget(reference: weakref.ref[Any]) -> None:
+        def forget_owner(reference: weakref.ref[Any]) -> None:
             known = self._objects.get(number)
             if known is not None and known[0] is reference:
                 self._objects.pop(number, None)
 
-        self._objects[number] = (weakref.ref(owner, forget), governor, self._version)
+        with self._lock:
+            self._objects[number] = (weakref.ref(owner, forget_owner), governor)
+            if key is not None:
+                self._keys[key] = weakref.ref(governor, lambda gone: self._forget_key(key, gone))
+
+    def itself(self, owner: Any) -> Governor | None:
+        """The governor of this very object."""
+        known = self._objects.get(id(owner))
+        return known[1] if known is not None and known[0]() is owner else None
+
+    def copied(self, owner: Any) -> Governor | None:
+        """The governor of what `owner` has the key of. Remembers it: `owner` is told by itself from then on."""
+        if owner is None or not self._keys:
+            return None
+        found = self._keys.get(getattr(owner, "key", None) or "")
+        governor = None if found is None else found()
+        if governor is not None:
+            self.add(owner, governor)
+        return governor
+
+    def _forget_key(self, key: str, gone: weakref.ref[Governor]) -> None:
+        if self._keys.get(key) is gone:
+            self._keys.pop(key, None)
 
 
 _crews = _Owners()
@@ -66,7 +70,14 @@ _agents = _Owners()
 def governor_of(context: Any) -> Governor | None:
     """Who governs the call of a hook's context."""
     agent = context.agent
-    governor = _agents.find(agent) or _crews.find(context.crew or getattr(agent, "crew", None))
+    crew = context.crew or getattr(agent, "crew", None)
+    governor = _agents.itself(agent) or _crews.itself(crew)
+    if governor is not None:
+        return governor
+    working_for = current_scope()
+    if working_for is not None:
+        return working_for.governor
+    governor = _agents.copied(agent) or _crews.copied(crew)
     if governor is not None:
         return governor
     placed = gate_of(original_tool(getattr(context, "tool", None)))
@@ -75,7 +86,15 @@ def governor_of(context: Any) -> Governor | None:
 
 def governor_of_holder(holder: Any) -> Governor | None:
     """Who governs what appears later on a crew or an agent."""
-    return _agents.find(holder) or _crews.find(holder) or _crews.find(getattr(holder, "crew", None))
+    crew = getattr(holder, "crew", None)
+    return (
+        _agents.itself(holder)
+        or _crews.itself(holder)
+        or _crews.itself(crew)
+        or _agents.copied(holder)
+        or _crews.copied(holder)
+        or _crews.copied(crew)
+    )
 
 
 _hooks = CallHooks(governor_of)

@@ -38,7 +38,7 @@ from agentlattice_integrations.crewai.denials import ToolDenied
 from agentlattice_integrations.crewai.governor import Governor
 from agentlattice_integrations.crewai.scope import CallScope, current_scope
 
-__all__ = ["GateInPlace", "gate_of", "gate_tool", "kind_of", "original_tool"]
+__all__ = ["GateInPlace", "gate_of", "gate_tool", "kind_of", "name_of", "original_tool"]
 
 _ENTRIES = ("run", "arun", "_run", "_arun")
 _OWN = frozenset(getattr(owner, name) for owner in (BaseTool, Tool) for name in _ENTRIES)
@@ -74,10 +74,18 @@ def kind_of(tool: object) -> CallKind:
     return "function"
 
 
-def gate_of(tool: object) -> GateInPlace | None:
-    """The gate on `tool`, or None. A copy that carries the gate of the tool it was copied from has none of
-    its own.
+def name_of(tool: Any) -> str:
+    """The name a tool is governed by: a server's own name for it, else the name that the model sees.
+
+    What CrewAI calls a server's tool holds the server's command line or address, which differs by machine.
     """
+    if isinstance(tool, MCPNativeTool | MCPToolWrapper):
+        return tool.original_tool_name
+    return sanitize_tool_name(tool.name)
+
+
+def gate_of(tool: object) -> GateInPlace | None:
+    """The gate on `tool`, or None; a copy that carries the gate of the tool it was copied from has none."""
     for name in (*_ENTRIES, "func"):
         gate: GateInPlace | None = getattr(getattr(tool, "__dict__", {}).get(name), _MARK, None)
         if gate is not None:
@@ -117,7 +125,7 @@ class GateInPlace:
     def __init__(self, tool: BaseTool | CrewStructuredTool, governor: Governor) -> None:
         self.tool = tool
         self.governor = governor
-        self.name = sanitize_tool_name(tool.name)
+        self.name = name_of(tool)
         self.kind = kind_of(tool)
 
     def install(self) -> None:

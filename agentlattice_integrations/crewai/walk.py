@@ -17,12 +17,11 @@ from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.lite_agent import LiteAgent
 from crewai.tools import BaseTool
 from crewai.tools.structured_tool import CrewStructuredTool
-from crewai.utilities.string_utils import sanitize_tool_name
 
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.call import CallKind
 from agentlattice_integrations.crewai.hosted import hosted_tools
-from agentlattice_integrations.crewai.tool_gate import kind_of, original_tool
+from agentlattice_integrations.crewai.tool_gate import kind_of, name_of, original_tool
 
 __all__ = ["Held", "crews_and_agents", "walk"]
 
@@ -54,7 +53,7 @@ def walk(target: Any, owner: str | None = None) -> Iterator[Held]:
     """Everything that `target` holds. Raises InvalidRequestError for something that CrewAI could not run."""
     if isinstance(target, BaseTool | CrewStructuredTool):
         original = original_tool(target)
-        yield Held(sanitize_tool_name(target.name), kind_of(original), owner, tool=target)
+        yield Held(name_of(original), kind_of(original), owner, tool=target)
     elif isinstance(target, list | tuple):
         for item in target:
             yield from walk(item, owner)
@@ -70,8 +69,8 @@ def walk(target: Any, owner: str | None = None) -> Iterator[Held]:
         yield from _flow(target)
     else:
         raise InvalidRequestError(
-            f"`{type(target).__name__}` cannot be governed; pass a CrewAI tool, a list of them, an agent, a task, "
-            "a crew, an instance of a @CrewBase class or a flow"
+            f"`{type(target).__name__}` cannot be governed; pass a CrewAI tool, a list of them, an agent, "
+            "a task, a crew, an instance of a @CrewBase class or a flow"
         )
 
 
