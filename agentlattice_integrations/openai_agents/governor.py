@@ -13,8 +13,7 @@ import asyncio
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,12 +179,16 @@ class Governor:
 
     async def decide(self, call: ToolCall) -> Permit | Denial:
         """Ask the gate; the answer is a span of the current trace, if there is one."""
-        with _decision_span(call.tool) as noted:
+        if trace_id() is None:
+            return await self.gate.authorize(call)
+        noted: dict[str, Any] = {"tool": call.tool}
+        with custom_span("agentlattice decision", noted):
             answer = await self.gate.authorize(call)
+            noted["action_id"] = answer.action_id
             if isinstance(answer, Denial):
-                noted.update(outcome=answer.status, reason=answer.reason, action_id=answer.action_id)
+                noted["outcome"], noted["reason"] = answer.status, answer.reason
             else:
-                noted.update(outcome="permitted", action_id=answer.action_id)
+                noted["outcome"] = "permitted"
         return answer
 
     def suspend(self, key: tuple[str | None, str, str], held: HeldPermit) -> None:
@@ -244,13 +247,3 @@ def _who(context: RunContextWrapper[Any] | None, run: str | None) -> dict[str, A
         if context.run_config is not None and context.run_config.group_id:
             who["group_id"] = context.run_config.group_id
     return who
-
-
-@contextmanager
-def _decision_span(tool: str) -> Iterator[dict[str, Any]]:
-    noted: dict[str, Any] = {"tool": tool}
-    if trace_id() is None:
-        yield noted
-        return
-    with custom_span("agentlattice decision", noted):
-        yield noted

@@ -1,0 +1,142 @@
+"""What governance adds to one tool call in the OpenAI Agents SDK, as governed minus bare, measured in pairs.
+
+- `own`: with a client that answers at once, in processor time, so that what is left is our own work.
+- `durable`: with a real client on a file, in elapsed time, the write to the disk included.
+- One run makes ten calls in one message, or in ten; each pair runs the same agent with and without governance,
+  alternating; the median difference, divided by the calls, counts. `traced` has tracing on, exporting nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, function_tool
+from agents.tracing import set_trace_processors
+from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+
+from agentlattice_core import AgentLattice
+from agentlattice_core.results import ActionOptions, ActionResult
+from agentlattice_integrations.openai_agents import govern
+
+__all__ = ["measure"]
+
+_POLICY = "version: 1\npolicies:\n  - {name: Tools, action: 'tool.*', effect: allow}\n"
+_CALLS = 10
+
+
+class _InstantClient:
+    """Allows everything at once and records nothing."""
+
+    mode = "enforce"
+
+    def __init__(self) -> None:
+        self._ids = itertools.count()
+
+    async def execute(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
+        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
+
+    def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
+        """Nothing is recorded."""
+
+
+@function_tool
+async def write(path: str, size: int, note: str) -> str:
+    """Write a file."""
+    return "written"
+
+
+class _Model(Model):
+    """Makes ten calls, `at_once` or one after the other, then is done."""
+
+    def __init__(self, at_once: bool) -> None:
+        self._at_once = at_once
+        self._ids = itertools.count()
+
+    def _calls(self, input: Any) -> list[Any]:
+        made = len(input) // 2 if isinstance(input, list) else 0
+        if made >= _CALLS:
+            text = ResponseOutputText(type="output_text", text="done", annotations=[], logprobs=[])
+            return [
+                ResponseOutputMessage(
+                    id="m", type="message", role="assistant", status="completed", content=[text]
+                )
+            ]
+        return [
+            ResponseFunctionToolCall(
+                type="function_call",
+                name="write",
+                arguments='{"path": "notes/today.txt", "size": 12, "note": ""}',
+                call_id=f"call_{next(self._ids)}",
+            )
+            for _ in range(_CALLS if self._at_once else 1)
+        ]
+
+    async def get_response(self, system_instructions: Any, input: Any, *_: Any, **__: Any) -> ModelResponse:
+        return ModelResponse(output=self._calls(input), usage=Usage(requests=1), response_id="r")
+
+    def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+        raise NotImplementedError("the benchmark does not stream")
+
+
+def _runner(agent: Agent[Any], traced: bool) -> Callable[[], Any]:
+    config = RunConfig(tracing_disabled=not traced)
+    return lambda: asyncio.run(Runner.run(agent, "go", max_turns=_CALLS + 2, run_config=config))
+
+
+def _paired(
+    bare: Callable[[], Any], governed: Callable[[], Any], rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    for _ in range(5):
+        bare()
+        governed()
+    differences, plain = [], []
+    for number in range(rounds):
+        order = (bare, governed) if number % 2 else (governed, bare)
+        took = {}
+        for each in order:
+            started = clock()
+            each()
+            took[each] = (clock() - started) * 1e6 / _CALLS
+        differences.append(took[governed] - took[bare])
+        plain.append(took[bare])
+    return {
+        "bare_us": round(statistics.median(plain), 1),
+        "added_us": round(statistics.median(differences), 1),
+    }
+
+
+def measure(directory: Path, *, rounds: int = 100) -> dict[str, Mapping[str, float]]:
+    """Microseconds that governance adds to one allowed call, of our own and with the durable write."""
+    set_trace_processors([])
+    directory.mkdir(parents=True, exist_ok=True)
+    policies = directory / "policies.yaml"
+    policies.write_text(_POLICY, encoding="utf-8")
+    found: dict[str, Mapping[str, float]] = {}
+    with AgentLattice.embedded(directory / "governance.db", policies=policies, agent="benchmark") as durable:
+        clients: dict[str, tuple[Any, Callable[[], float]]] = {
+            "own": (_InstantClient(), time.process_time),
+            "durable": (durable, time.perf_counter),
+        }
+        for kind, (client, clock) in clients.items():
+            for at_once, traced in itertools.product((False, True), repeat=2):
+                bare = Agent(name="bare", tools=[write], model=_Model(at_once))
+                governed = govern(Agent(name="governed", tools=[write], model=_Model(at_once)), client)
+                name = f"{'ten calls at once' if at_once else 'one call after the other'}"
+                found[f"{name}{', traced' if traced else ''}, {kind}"] = _paired(
+                    _runner(bare, traced), _runner(governed, traced), rounds, clock
+                )
+    return found
+
+
+if __name__ == "__main__":
+    import json
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        print(json.dumps(measure(Path(temporary)), indent=2))
