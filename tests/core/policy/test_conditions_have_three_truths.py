@@ -221,7 +221,7 @@ truths = st.sampled_from([True, False, None])
 
 
 class TestThreeValuedLogic:
-    @pytest.mark.parametrize(("a", "b"), itertools.product([True, False, None], repeat=2))
+    @pytest.mark.parametrize(("a", "b"), list(itertools.product([True, False, None], repeat=2)))
     def test_kleenes_tables(self, a, b):
         """`all` is the least and `any` the greatest of false < unknown < true."""
         order = [False, None, True]
@@ -307,7 +307,7 @@ class TestReporting:
         """Expected and actual can be recorded and shown, whatever the action holds."""
         huge = facts(
             metadata={
-                "pr_size": ["x" * 1000] * 200,
+                "pr_size": ["x" * 1000] * 120,
                 "environment": "y" * 100_000,
                 "table": {"name": {"z": 1}},
             },
