@@ -1,0 +1,117 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # An agent of the OpenAI Agents SDK that corrects itself
+#
+# The agent is asked for a pull request of 87 files. Policy allows fewer than 50. The call is denied, the model reads
+# why, and opens smaller ones.
+#
+# Run it as it is, and a small local model plays the provider's part. Set `OPENAI_API_KEY`, and a real model does.
+
+# %%
+import tempfile
+from pathlib import Path
+
+from agents import Agent, OpenAIChatCompletionsModel, RunConfig, Runner, function_tool
+from openai import AsyncOpenAI
+
+from agentlattice_core import AgentLattice
+from agentlattice_core.policy import PolicyDocument
+from agentlattice_core.toolcalls import governed
+from agentlattice_integrations.demo.local_model import provider
+from agentlattice_integrations.openai_agents import govern
+
+# %% [markdown]
+# ## What is allowed
+#
+# A policy names an action and says when it may run. Whatever no policy covers does not run.
+
+# %%
+policies = PolicyDocument.parse("""
+version: 1
+policies:
+  - name: Reading is free
+    action: repo.*
+    effect: allow
+  - name: PR Size
+    action: pr.open
+    effect: allow
+    conditions:
+      - {field: pr_size, operator: lt, value: 50}
+""")
+al = AgentLattice.embedded(Path(tempfile.mkdtemp()) / "governance.db", policies=policies, agent="code-agent")
+
+
+# %% [markdown]
+# ## The tools
+#
+# `@governed` names the action that a call is, and what policy is to know about it.
+
+
+# %%
+@function_tool
+@governed("repo.read")
+def list_changed_files(branch: str) -> str:
+    """List the files that a branch changes, one per line."""
+    return "\n".join(f"src/billing/module_{number:02}.py" for number in range(1, 88))
+
+
+@function_tool
+@governed("pr.open", metadata={"pr_size": lambda arguments: len(arguments["files"])})
+def open_pull_request(branch: str, files: list[str]) -> str:
+    """Open a pull request with some of the files that a branch changes."""
+    return f"opened a pull request with {len(files)} files"
+
+
+# %% [markdown]
+# ## The agent
+#
+# `govern` takes the agent and gives it back, with a gate before every tool call.
+
+# %%
+endpoint = provider()
+client = AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key)
+agent = govern(
+    Agent(
+        name="code-agent",
+        instructions="Do what the user asks. When a call is denied, read why, and change what it says.",
+        model=OpenAIChatCompletionsModel(endpoint.model, client),
+        tools=[list_changed_files, open_pull_request],
+    ),
+    al,
+)
+
+# %% [markdown]
+# ## What happens
+#
+# The second result is the denial. It is data, and the model acts on it.
+
+# %%
+task = "Open a pull request with every file that branch `billing-v2` changes."
+result = await Runner.run(agent, task, run_config=RunConfig(tracing_disabled=True), max_turns=30)
+for item in result.new_items:
+    if item.type == "tool_call_output_item":
+        print("the model saw:", str(item.output).splitlines()[0])
+print("the model says:", result.final_output)
+
+# %% [markdown]
+# ## What can be proved
+#
+# Every call is in the log, the denied one too, and the log verifies.
+
+# %%
+for event in reversed(al.audit_sync().events):
+    print(event.action_type, event.status, event.denial_reason or "")
+print("verifies:", al.verify_sync().chain_valid)
+al.close()
