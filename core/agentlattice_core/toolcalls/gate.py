@@ -19,6 +19,7 @@ import logging
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -57,6 +58,9 @@ _log = logging.getLogger("agentlattice")
 
 _MAX_EVENT_ID: Final = 1024
 _MAX_REMEMBERED: Final = 4096
+_LONGEST_ID: Final = 300
+_MOST_IDS: Final = 20
+_LONGEST_MESSAGE: Final = 2000
 _RAN: Final = ("started", "succeeded", "failed", "unknown")
 _Ask = tuple[str, tuple[Any, ...], dict[str, Any]]
 _Answer = Permit | Denial
@@ -251,7 +255,7 @@ class ToolGate:
         )
 
     def _refuse(self, call: ToolCall, action_type: str, reason: str, message: str) -> _Asking:
-        message = redact_text(message)
+        message = _recordable(redact_text(message), _LONGEST_MESSAGE)
         context = _context(call, None)
         result = yield ("record_refusal", (action_type, reason, message), {"context": context})
         return refusal(
@@ -279,7 +283,9 @@ class ToolGate:
             _redact_computed(action, redactor)
         context = _context(call, digest)
         if arguments.ignored:
-            context["ignored_arguments"] = [redact_text(name) for name in arguments.ignored]
+            context["ignored_arguments"] = [
+                _recordable(redact_text(name)) for name in arguments.ignored[:_MOST_IDS]
+            ]
         return _Prepared(call, mapping, arguments, action, context)
 
     def _permit(self, prepared: _Prepared, result: ActionResult) -> Permit:
@@ -438,20 +444,30 @@ def _context(call: ToolCall, digest: str | None) -> dict[str, Any]:
     """What the log says about where the call came from: ids, never contents."""
     context: dict[str, Any] = {
         "framework": call.framework,
-        "tool": call.tool,
+        "tool": _recordable(call.tool),
         "kind": call.kind,
         "attempt": call.attempt,
     }
     if call.call_id is not None:
-        context["call_id"] = call.call_id
+        context["call_id"] = _recordable(call.call_id)
     if call.run is not None:
-        context["run"] = call.run
+        context["run"] = _recordable(call.run)
     if digest is not None:
         context["arguments_digest"] = digest
-    for name, value in call.context.items():
-        if isinstance(value, str | int) and name not in context:
-            context[name] = value
+    for name, value in islice(call.context.items(), _MOST_IDS):
+        if isinstance(value, str | int):
+            exact = isinstance(value, int) and abs(value) < 2**53
+            context.setdefault(_recordable(str(name)), value if exact else _recordable(str(value)))
     return context
+
+
+def _recordable(text: str, longest: int = _LONGEST_ID) -> str:
+    """An id as the log can hold it: models invent tool names and ids of any characters and length."""
+    if len(text) > longest:
+        text = f"{text[:longest]}..."
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def _redact_computed(action: MappedAction, redactor: Redactor) -> None:

@@ -425,6 +425,18 @@ def default_action_type(tool: str) -> str:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
+class _TableLoader(yaml.SafeLoader):
+    """Reads plain data only. A name that stands twice is an error: one of two mappings would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, "a name stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 class ActionTable:
     """Mappings for tools one does not own: tool name, glob (`fs_*`) or tool object to a mapping.
 
@@ -462,11 +474,12 @@ class ActionTable:
     def from_yaml(cls, text: str, source: str = "action table") -> ActionTable:
         """Read a table from YAML: an object of tool names or globs. Raises InvalidRequestError naming the entry."""
         try:
-            data = yaml.safe_load(text)
+            data = yaml.load(text, Loader=_TableLoader)  # noqa: S506 - a safe loader that also refuses repeated names
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f" at line {mark.line + 1}" if mark is not None else ""
-            raise InvalidRequestError(f"{source}: not valid YAML{line}") from None
+            problem = getattr(error, "problem", None) or "it cannot be read"
+            raise InvalidRequestError(f"{source}: not valid YAML{line} ({problem})") from None
         if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
             raise InvalidRequestError(f"{source}: must be an object of tool names")
         return cls(data)

@@ -11,7 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.errors import (
@@ -30,6 +33,7 @@ from agentlattice_core.toolcalls import (
     ToolGate,
     ToolMapping,
     arg,
+    denial_schema,
     governed,
 )
 
@@ -482,6 +486,36 @@ def test_what_the_framework_injects_is_not_recorded(bench: Bench) -> None:
     assert _permit(bench.gate().authorize_sync(call)).arguments == {"a": 1}
     (event,) = bench.client.audit_sync().events
     assert event.metadata == {"a": 1}
+
+
+_WILD = st.text(max_size=6) | st.sampled_from(["free", "\0", "\ud800", "x" * 3000])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    call=st.builds(
+        ToolCall,
+        framework=st.just("test"),
+        tool=_WILD,
+        arguments=_WILD
+        | st.binary(max_size=5)
+        | st.dictionaries(_WILD, st.floats() | _WILD | st.binary(), max_size=3),
+        call_id=st.none() | _WILD,
+        identity=st.none() | _WILD,
+        run=st.none() | _WILD,
+        on_behalf_of=st.none() | _WILD,
+        context=st.dictionaries(_WILD, st.integers(-(2**70), 2**70) | _WILD, max_size=2),
+    )
+)
+def test_no_call_makes_the_gate_raise_or_lose_the_attempt(bench: Bench, call: ToolCall) -> None:
+    """Whatever a model invents, the answer is a permit or a valid denial, and the attempt is in the log."""
+    before = bench.client.verify_sync().verified_through_row
+    answer = bench.gate().authorize_sync(call)
+    if isinstance(answer, Denial):
+        jsonschema.validate(json.loads(answer.text), denial_schema())
+        assert answer.reason != "NOT_RECORDED"
+    if call.identity is None or isinstance(answer, Permit):  # a call that came before is not recorded again
+        assert bench.client.verify_sync().verified_through_row > before
 
 
 @pytest.mark.parametrize(

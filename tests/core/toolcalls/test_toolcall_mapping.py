@@ -158,6 +158,7 @@ def test_who_the_application_says_it_acts_for_wins() -> None:
         (lambda: ActionTable({"": "x"}), "tool name is empty"),
         (lambda: ActionTable.from_yaml("- a"), "object of tool names"),
         (lambda: ActionTable.from_yaml("a: [", "t.yaml"), "t.yaml: not valid YAML at line"),
+        (lambda: ActionTable.from_yaml("a: x\na: y", "t.yaml"), "at line 2 .a name stands twice"),
     ],
 )
 def test_a_wrong_mapping_is_refused_when_it_is_written(build: Callable[[], Any], message: str) -> None:
