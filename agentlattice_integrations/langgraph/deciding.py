@@ -70,17 +70,16 @@ class CallGate:
                 "decides) or `defer` (tell the model that the call is pending)"
             )
         self.gate = ToolGate(client, **options)
-        self._by_object = _names_objects(options.get("actions"))
 
     def subject(self, tool: BaseTool) -> Subject:
-        """`tool`, not governed by anything, as this gate will ask about it. Marks are read here, once."""
-        if self._by_object:
-            return Subject(tool, tool)
-        mark = mark_of(tool)
-        if mark is None:
-            return Subject(tool, None)
+        """`tool`, not governed by anything, as this gate will ask about it. Marks and the table are read here, once."""
+        own = self.gate.actions.own
         function = getattr(tool, "func", None) or getattr(tool, "coroutine", None)
-        return Subject(tool, function if mark_of(function) is mark else tool)
+        by_tool = own("", tool)
+        by_function = None if function is None else own("", function)
+        if by_function is not None and by_tool in (None, by_function, mark_of(function)):
+            return Subject(tool, function)
+        return Subject(tool, None if by_tool is None else tool)
 
     # --- deciding -------------------------------------------------------------------------------------------
 
@@ -168,13 +167,6 @@ class CallGate:
 
 def _hosted_call(name: str, arguments: Mapping[str, Any], call_id: str | None) -> ToolCall:
     return ToolCall(framework=FRAMEWORK, tool=name, arguments=arguments, call_id=call_id, kind="hosted")
-
-
-def _names_objects(actions: ActionTable | Mapping[Any, Any] | str | Path | None) -> bool:
-    """Whether the table may hold entries for tool objects, and not for names alone."""
-    if isinstance(actions, Mapping):
-        return not all(isinstance(key, str) for key in actions)
-    return isinstance(actions, ActionTable)
 
 
 def _bare_call(call: Mapping[str, Any], config: RunnableConfig | None) -> ToolCall:

@@ -18,10 +18,11 @@ from typing import Any, Literal
 
 import orjson
 
-from agentlattice_core.toolcalls.call import Permit
+from agentlattice_core.toolcalls.call import Denial, Permit
 from agentlattice_core.toolcalls.gate import ToolGate
+from agentlattice_integrations.langgraph.messages import report_error, report_result
 
-__all__ = ["Ticket", "current_tickets"]
+__all__ = ["Ticket", "Tickets", "current_tickets"]
 
 Stage = Literal["decided", "running", "entered", "replaced"]
 
@@ -77,3 +78,45 @@ def current_tickets() -> Iterator[Ticket]:
     while ticket is not None:
         yield ticket
         ticket = ticket.outer
+
+
+class Tickets(list[Ticket]):
+    """The tickets of all gates before one tool, for one run of it. As a context manager they are found inside."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What was decided on, as a copy that nobody else holds."""
+        return self[0].permit.arguments
+
+    def void(self, denial: Denial) -> Denial:
+        """Give the tickets back: another gate denied the call."""
+        for ticket in self:
+            ticket.permit.failed("the tool did not run: another gate before it denied the call")
+        return denial
+
+    def take(self, stage: Stage) -> Tickets:
+        """Note how far the call has come."""
+        for ticket in self:
+            ticket.stage = stage
+        return self
+
+    def returned(self, output: Any) -> None:
+        """Report that the tool returned."""
+        for ticket in self:
+            report_result(ticket.permit, output)
+
+    def raised(self, error: BaseException) -> None:
+        """Report that the tool raised."""
+        for ticket in self:
+            report_error(ticket.permit, error)
+
+    def __enter__(self) -> Tickets:
+        for ticket in self:
+            ticket.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for ticket in reversed(self):
+            ticket.__exit__(kind, error, trace)

@@ -20,15 +20,16 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from langchain_core.messages import ToolMessage
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import PrivateAttr
 
 from agentlattice_core.errors import AgentLatticeDeniedError, InvalidRequestError
 from agentlattice_core.toolcalls.call import Denial
-from agentlattice_integrations.langgraph.calls import ToolFacts
+from agentlattice_integrations.langgraph.calls import ToolFacts, facts_of
 from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate, Subject
-from agentlattice_integrations.langgraph.messages import denial_message, report_error, report_result
-from agentlattice_integrations.langgraph.tickets import Ticket
+from agentlattice_integrations.langgraph.messages import denial_message
+from agentlattice_integrations.langgraph.tickets import Tickets
 
 __all__ = ["gates_of", "governed_copy", "origin_of"]
 
@@ -39,43 +40,41 @@ _NOT_ARGUMENTS = frozenset({"run_manager", "callbacks", "config"})
 
 
 def governed_copy(tool: _ToolT, gate: CallGate) -> _ToolT:
-    """A copy of `tool` that `gate` decides on; raises InvalidRequestError if it could run past the gate."""
-    if any(gate.asks_as(present.gate, origin_of(tool)) for present in gates_of(tool)):
+    """A copy of `tool` that `gate` decides on; raises InvalidRequestError if it could run past the gate.
+
+    A tool that a gate with the same question stands before already is given back as it is.
+    """
+    present = _governance_of(tool)
+    origin = tool if present is None else present.origin
+    gates = () if present is None else present.gates
+    if any(gate.asks_as(guard.gate.gate, origin) for guard in gates):
         return tool
-    base = type(tool)
-    _refuse_own_entry_points(tool)
+    if present is None:
+        _refuse_own_entry_points(tool)
+    governance = _Governance(origin, (_Guard(gate, gate.subject(origin)), *gates))
     copy = tool.model_copy()
     private = dict(copy.__pydantic_private__ or {})
-    subject = gate.subject(origin_of(tool))
-    private["_governance"] = _Governance(gate, tool, subject)
+    private["_governance"] = governance
     object.__setattr__(copy, "__pydantic_private__", private)
-    object.__setattr__(copy, "__class__", _governed_class(base))
+    if present is None:
+        object.__setattr__(copy, "__class__", _governed_class(type(tool)))
     for name in ("func", "coroutine"):
-        function = copy.__dict__.get(name)
+        function = origin.__dict__.get(name)
         if function is not None:
-            copy.__dict__[name] = _guarded(function, gate, subject)
+            copy.__dict__[name] = _guarded(function, governance)
     return copy
 
 
-def gates_of(tool: object) -> tuple[CallGate, ...]:
-    """The gates that stand before `tool`, the outermost first; none if it is not governed."""
-    gates: list[CallGate] = []
-    while isinstance(tool, BaseTool):
-        governance = _governance_of(tool)
-        if governance is None:
-            break
-        gates.append(governance.gate)
-        tool = governance.tool
-    return tuple(gates)
+def gates_of(tool: BaseTool) -> tuple[CallGate, ...]:
+    """The gates that stand before `tool`, the latest first; none if it is not governed."""
+    governance = _governance_of(tool)
+    return () if governance is None else tuple(guard.gate for guard in governance.gates)
 
 
 def origin_of(tool: BaseTool) -> BaseTool:
     """The tool as it was before anything governed it: the one that carries `@governed` marks."""
-    while True:
-        governance = _governance_of(tool)
-        if governance is None:
-            return tool
-        tool = governance.tool
+    governance = _governance_of(tool)
+    return tool if governance is None else governance.origin
 
 
 def _governance_of(tool: BaseTool) -> _Governance | None:
@@ -88,7 +87,7 @@ def _refuse_own_entry_points(tool: BaseTool) -> None:
     for name in _ENTRY_POINTS:
         for cls in type(tool).__mro__:
             if name in cls.__dict__:
-                if not (cls.__module__.startswith(_OWN_MODULES) or cls in _GOVERNED_CLASSES):
+                if not cls.__module__.startswith(_OWN_MODULES):
                     raise InvalidRequestError(
                         f"tool `{tool.name}` has its own `{name}`, so it could run without being decided on; "
                         "put its work into `_run` or `_arun`"
@@ -97,12 +96,72 @@ def _refuse_own_entry_points(tool: BaseTool) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Governance:
-    """What a governed tool carries: the gate before it, the tool it is a copy of, and what the gate asks about."""
+class _Guard:
+    """One gate, and what it asks about."""
 
     gate: CallGate
-    tool: BaseTool
     subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
+class _Governance:
+    """What a governed tool carries: the tool it is a copy of, and the gates before it, all of which must agree."""
+
+    origin: BaseTool
+    gates: tuple[_Guard, ...]
+
+    def take_sync(
+        self,
+        arguments: Mapping[str, Any],
+        call_id: str | None,
+        config: RunnableConfig | None,
+        *,
+        direct: bool = False,
+    ) -> Tickets | Denial:
+        """A ticket of each gate, given before or now; or the first denial.
+
+        A direct call of the function inside is never one that was decided on before, and its parameters are past the
+        schema's aliases and coercion.
+        """
+        tickets = Tickets()
+        facts = self._facts(direct)
+        for guard in self.gates:
+            subject = guard.subject
+            given = None if direct else guard.gate.take(subject, arguments)
+            answer = given or guard.gate.decide_sync(facts, subject.target, arguments, call_id, config)
+            if isinstance(answer, Denial):
+                return tickets.void(answer)
+            tickets.append(answer)
+        return tickets
+
+    async def take(
+        self,
+        arguments: Mapping[str, Any],
+        call_id: str | None,
+        config: RunnableConfig | None,
+        *,
+        direct: bool = False,
+    ) -> Tickets | Denial:
+        """As `take_sync`."""
+        tickets = Tickets()
+        facts = self._facts(direct)
+        for guard in self.gates:
+            subject = guard.subject
+            given = None if direct else guard.gate.take(subject, arguments)
+            answer = given or await guard.gate.decide(facts, subject.target, arguments, call_id, config)
+            if isinstance(answer, Denial):
+                return tickets.void(answer)
+            tickets.append(answer)
+        return tickets
+
+    def _facts(self, direct: bool) -> ToolFacts:
+        facts = facts_of(self.origin)
+        return replace(facts, schema=None) if direct else facts
+
+    def enter(self) -> bool:
+        """Whether it is the tool that calls the function inside it: then every gate has a ticket for it, good once."""
+        entered = [guard.gate.enter(guard.subject) for guard in self.gates]
+        return None not in entered
 
 
 def _of(tool: BaseTool) -> _Governance:
@@ -113,7 +172,6 @@ def _of(tool: BaseTool) -> _Governance:
 # --- the class ----------------------------------------------------------------------------------------------
 
 _CLASSES: weakref.WeakKeyDictionary[type[BaseTool], type[BaseTool]] = weakref.WeakKeyDictionary()
-_GOVERNED_CLASSES: weakref.WeakSet[type[BaseTool]] = weakref.WeakSet()
 
 
 def _governed_class(base: type[BaseTool]) -> type[BaseTool]:
@@ -139,7 +197,6 @@ def _governed_class(base: type[BaseTool]) -> type[BaseTool]:
     metaclass: Any = type(base)
     governed: type[BaseTool] = metaclass(base.__name__, (base,), namespace)
     _CLASSES[base] = governed
-    _GOVERNED_CLASSES.add(governed)
     return governed
 
 
@@ -149,7 +206,11 @@ def _invoke(base: type[BaseTool]) -> Callable[..., Any]:
     @functools.wraps(original)
     def invoke(self: BaseTool, input: Any, config: Any = None, **kwargs: Any) -> Any:
         if _lacks_id(input):
-            return _of(self).gate.refuse_sync({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
+            return (
+                _of(self)
+                .gates[0]
+                .gate.refuse_sync({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
+            )
         return original(self, input, config, **kwargs)
 
     return invoke
@@ -161,7 +222,11 @@ def _ainvoke(base: type[BaseTool]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def ainvoke(self: BaseTool, input: Any, config: Any = None, **kwargs: Any) -> Any:
         if _lacks_id(input):
-            return await _of(self).gate.refuse({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
+            return (
+                await _of(self)
+                .gates[0]
+                .gate.refuse({**input, "name": self.name}, config, "INVALID_REQUEST", NO_ID)
+            )
         return await original(self, input, config, **kwargs)
 
     return ainvoke
@@ -178,22 +243,18 @@ def _run(base: type[BaseTool]) -> Callable[..., Any]:
     @functools.wraps(original)
     def run(self: BaseTool, tool_input: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         governance = _of(self)
-        gate, subject = governance.gate, governance.subject
-        arguments = subject.facts.model_arguments(tool_input)
+        arguments = facts_of(governance.origin).model_arguments(tool_input)
         call_id = kwargs.get("tool_call_id")
-        answer = gate.take(subject, arguments) or gate.decide_sync(
-            subject.facts, subject.target, arguments, call_id, kwargs.get("config")
-        )
-        if isinstance(answer, Denial):
-            return _denied_output(answer, self.name, call_id)
-        answer.stage = "running"
-        with answer:
+        tickets = governance.take_sync(arguments, call_id, kwargs.get("config"))
+        if isinstance(tickets, Denial):
+            return _denied_output(tickets, self.name, call_id)
+        with tickets.take("running"):
             try:
-                output = original(self, _input_for(answer, tool_input), *args, **kwargs)
+                output = original(self, _input_for(tickets, tool_input), *args, **kwargs)
             except BaseException as error:
-                report_error(answer.permit, error)
+                tickets.raised(error)
                 raise
-        report_result(answer.permit, output)
+        tickets.returned(output)
         return output
 
     return run
@@ -205,22 +266,18 @@ def _arun(base: type[BaseTool]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def arun(self: BaseTool, tool_input: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         governance = _of(self)
-        gate, subject = governance.gate, governance.subject
-        arguments = subject.facts.model_arguments(tool_input)
+        arguments = facts_of(governance.origin).model_arguments(tool_input)
         call_id = kwargs.get("tool_call_id")
-        answer = gate.take(subject, arguments) or await gate.decide(
-            subject.facts, subject.target, arguments, call_id, kwargs.get("config")
-        )
-        if isinstance(answer, Denial):
-            return _denied_output(answer, self.name, call_id)
-        answer.stage = "running"
-        with answer:
+        tickets = await governance.take(arguments, call_id, kwargs.get("config"))
+        if isinstance(tickets, Denial):
+            return _denied_output(tickets, self.name, call_id)
+        with tickets.take("running"):
             try:
-                output = await original(self, _input_for(answer, tool_input), *args, **kwargs)
+                output = await original(self, _input_for(tickets, tool_input), *args, **kwargs)
             except BaseException as error:
-                report_error(answer.permit, error)
+                tickets.raised(error)
                 raise
-        report_result(answer.permit, output)
+        tickets.returned(output)
         return output
 
     return arun
@@ -231,49 +288,45 @@ def _denied_output(denial: Denial, name: str, call_id: str | None) -> ToolMessag
     return denial.text if call_id is None else denial_message(denial, name, call_id)
 
 
-def _input_for(ticket: Ticket, tool_input: str | dict[str, Any]) -> str | dict[str, Any]:
-    if isinstance(tool_input, str):
-        return tool_input
-    return {**tool_input, **ticket.permit.arguments}
+def _input_for(tickets: Tickets, tool_input: str | dict[str, Any]) -> str | dict[str, Any]:
+    return tool_input if isinstance(tool_input, str) else {**tool_input, **tickets.arguments}
 
 
-# --- the function inside ------------------------------------------------------------------------------------
+# --- the function inside --------------------------------------------------------------------------------------------
 
 
-def _guarded(function: Callable[..., Any], gate: CallGate, subject: Subject) -> Callable[..., Any]:
+def _guarded(function: Callable[..., Any], governance: _Governance) -> Callable[..., Any]:
     """`function`, asking for itself when it is not the tool that calls it."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def aguarded(*args: Any, **kwargs: Any) -> Any:
-            ticket = gate.enter(subject)
-            if ticket is not None:
+            if governance.enter():
                 return await function(*args, **kwargs)
-            ticket = await _adirect(gate, subject, function, args, kwargs)
-            with ticket:
+            arguments = _bound(function, args, kwargs, governance)
+            with _permitted(await governance.take(arguments, None, None, direct=True)) as tickets:
                 try:
                     output = await function(*args, **kwargs)
                 except BaseException as error:
-                    report_error(ticket.permit, error)
+                    tickets.raised(error)
                     raise
-            report_result(ticket.permit, output)
+            tickets.returned(output)
             return output
 
         return aguarded
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        ticket = gate.enter(subject)
-        if ticket is not None:
+        if governance.enter():
             return function(*args, **kwargs)
-        ticket = _direct(gate, subject, function, args, kwargs)
-        with ticket:
+        arguments = _bound(function, args, kwargs, governance)
+        with _permitted(governance.take_sync(arguments, None, None, direct=True)) as tickets:
             try:
                 output = function(*args, **kwargs)
             except BaseException as error:
-                report_error(ticket.permit, error)
+                tickets.raised(error)
                 raise
-        report_result(ticket.permit, output)
+        tickets.returned(output)
         return output
 
     return guarded
@@ -285,51 +338,18 @@ def _guarded_method(method: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(method)
         async def aguarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-            governance = _of(self)
-            return await _guarded(functools.partial(method, self), governance.gate, governance.subject)(
-                *args, **kwargs
-            )
+            return await _guarded(functools.partial(method, self), _of(self))(*args, **kwargs)
 
         return aguarded
 
     @functools.wraps(method)
     def guarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        governance = _of(self)
-        return _guarded(functools.partial(method, self), governance.gate, governance.subject)(*args, **kwargs)
+        return _guarded(functools.partial(method, self), _of(self))(*args, **kwargs)
 
     return guarded
 
 
-def _direct(
-    gate: CallGate,
-    subject: Subject,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Ticket:
-    facts = _facts_by_parameter(subject)
-    arguments = _bound(function, args, kwargs, facts.injected)
-    return _permitted(gate.decide_sync(facts, subject.target, arguments, None, None))
-
-
-async def _adirect(
-    gate: CallGate,
-    subject: Subject,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Ticket:
-    facts = _facts_by_parameter(subject)
-    arguments = _bound(function, args, kwargs, facts.injected)
-    return _permitted(await gate.decide(facts, subject.target, arguments, None, None))
-
-
-def _facts_by_parameter(subject: Subject) -> ToolFacts:
-    """The facts without the schema: a function's parameters are past its aliases and coercion already."""
-    return replace(subject.facts, schema=None)
-
-
-def _permitted(answer: Ticket | Denial) -> Ticket:
+def _permitted(answer: Tickets | Denial) -> Tickets:
     if isinstance(answer, Denial):
         raise AgentLatticeDeniedError(
             answer.approval_id,
@@ -338,12 +358,11 @@ def _permitted(answer: Ticket | Denial) -> Ticket:
             message=f"the tool may not run ({answer.reason}): {answer.text}",
             audit_event_id=answer.action_id,
         )
-    answer.stage = "entered"
-    return answer
+    return answer.take("entered")
 
 
 def _bound(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], injected: frozenset[str]
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], governance: _Governance
 ) -> dict[str, Any]:
     """The arguments of a direct call by name. Raises TypeError where the function itself would."""
     bound = inspect.signature(function).bind(*args, **kwargs)
@@ -356,6 +375,5 @@ def _bound(
             found[name] = list(value)
         else:
             found[name] = value
-    return {
-        name: value for name, value in found.items() if name not in injected and name not in _NOT_ARGUMENTS
-    }
+    hidden = facts_of(governance.origin).injected | _NOT_ARGUMENTS
+    return {name: value for name, value in found.items() if name not in hidden}

@@ -64,8 +64,9 @@ class CallWrappers:
             return self.gate.refuse_sync(call, request.runtime.config, "NOT_COVERABLE", _UNKNOWN)
         governed, subject = self._known(tool)
         facts = subject.facts
-        answer = self.gate.decide_sync(
-            facts, subject.target, facts.model_arguments(call["args"]), call["id"], request.runtime.config
+        arguments = facts.model_arguments(call["args"])
+        answer = self.gate.take(subject, arguments) or self.gate.decide_sync(
+            facts, subject.target, arguments, call["id"], request.runtime.config
         )
         if isinstance(answer, Denial):
             return denial_message(answer, facts.name, call["id"])
@@ -90,8 +91,9 @@ class CallWrappers:
             return await self.gate.refuse(call, request.runtime.config, "NOT_COVERABLE", _UNKNOWN)
         governed, subject = self._known(tool)
         facts = subject.facts
-        answer = await self.gate.decide(
-            facts, subject.target, facts.model_arguments(call["args"]), call["id"], request.runtime.config
+        arguments = facts.model_arguments(call["args"])
+        answer = self.gate.take(subject, arguments) or await self.gate.decide(
+            facts, subject.target, arguments, call["id"], request.runtime.config
         )
         if isinstance(answer, Denial):
             return denial_message(answer, facts.name, call["id"])
