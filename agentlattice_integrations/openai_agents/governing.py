@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,8 @@ __all__ = ["coverage", "govern"]
 
 T = TypeVar("T")
 _MARK = "agentlattice_governor"
+_SEEN_TOOLS = "agentlattice_seen_tools"
+_SEEN_HANDOFFS = "agentlattice_seen_handoffs"
 _TOOL_TYPES = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(Tool))
 
 
@@ -206,18 +209,20 @@ class _Governing:
             )
 
     def own_tools(self, agent: Any, tools: Any) -> Any:
-        if not isinstance(tools, list) or all(_governor_of(tool) is not None for tool in tools):
+        if not isinstance(tools, list) or _unchanged(agent, _SEEN_TOOLS, tools):
             return tools
         with self.governor.lock:
             governed = [self.tool(tool, agent) for tool in tools]
             tools[:] = [tool for tool in governed if tool is not None]
+            agent.__dict__[_SEEN_TOOLS] = tuple(tools)
         return tools
 
     def own_handoffs(self, agent: Any, handoffs: Any) -> Any:
-        if not isinstance(handoffs, list) or all(handoff_governor(item) is not None for item in handoffs):
+        if not isinstance(handoffs, list) or _unchanged(agent, _SEEN_HANDOFFS, handoffs):
             return handoffs
         with self.governor.lock:
             handoffs[:] = [self.handoff(item, agent) for item in handoffs]
+            agent.__dict__[_SEEN_HANDOFFS] = tuple(handoffs)
         return handoffs
 
     def run_time_tools(self, agent: Any, tools: list[Any], *, from_servers: bool) -> list[Any]:
@@ -303,6 +308,12 @@ class _Governing:
         self.governor.coverage.add(
             name, kind=kind, action_type=action_type, owner=_name_or_none(agent), why=why
         )
+
+
+def _unchanged(agent: Any, seen: str, items: list[Any]) -> bool:
+    """Whether a list holds the very things that were governed when it was last read, which it is several times a turn."""
+    known = agent.__dict__.get(seen)
+    return known is not None and len(known) == len(items) and all(map(operator.is_, known, items))
 
 
 def _governor_of(item: Any) -> Governor | None:

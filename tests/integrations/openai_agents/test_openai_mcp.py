@@ -101,7 +101,9 @@ async def test_a_server_added_later_is_governed(ran: Ran) -> None:
 async def test_an_error_of_the_server_is_reported_as_a_failure(ran: Ran) -> None:
     """A server that went away reads `failed`, and the model is shown the SDK's error."""
     world = World()
-    model = ScriptedModel([call("open_pr", {"title": "a"})])  # without `pr_size`, which the SDK checks before it calls
+    model = ScriptedModel(
+        [call("open_pr", {"title": "a"})]
+    )  # without `pr_size`, which the SDK checks before it calls
     async with connected(ran) as server:
         await Runner.run(govern(Agent(name="main", mcp_servers=[server], model=model), world), "go")
     assert ran.tools == []
