@@ -24,7 +24,7 @@ from agentlattice_core.results import ActionResult, ConditionResult, RuleResult
 from agentlattice_core.toolcalls.call import Denial
 from agentlattice_core.toolcalls.redaction import redact_text
 
-__all__ = ["DOCUMENT_TYPE", "denial_from_result", "denial_schema", "refusal"]
+__all__ = ["DOCUMENT_TYPE", "REASONS", "denial_from_result", "denial_schema", "refusal"]
 
 DOCUMENT_TYPE: Final = "agentlattice.denial/v1"
 
@@ -35,7 +35,7 @@ _UNCHANGEABLE: Final = ("agent.", "time.")
 _LONGEST_VALUE: Final = 200
 
 # What the refusal means, in one sentence, and whether calling again can succeed: after a change, later, or never.
-_REASONS: Final[Mapping[str, tuple[str, Retry]]] = {
+REASONS: Final[Mapping[str, tuple[str, Retry]]] = {
     "CONDITIONS_DENIED": ("a condition of the policy is not met", "change"),
     "POLICY_DENIED": ("policy forbids it", "never"),
     "POLICY_NOT_FOUND": ("no policy allows it", "never"),
@@ -134,7 +134,7 @@ def refusal(
     reason: str, message: str | None, *, tool: str, action_type: str, action_id: str | None = None
 ) -> Denial:
     """The denial for a call that was refused without a decision of policy; `message` is one line for the model."""
-    retry: Retry = _REASONS.get(reason, ("", "never"))[1]
+    retry: Retry = REASONS.get(reason, ("", "never"))[1]
     changes = [f"correct this: {message}"] if message and retry == "change" else []
     return _denial(
         status="denied",
@@ -241,7 +241,7 @@ def _denial(
 
 
 def _summary(tool: str, reason: str, policy: str | None, executed: bool | None) -> str:
-    why = _REASONS.get(reason, (f"it was refused ({reason})", "never"))[0]
+    why = REASONS.get(reason, (f"it was refused ({reason})", "never"))[0]
     by = f" (policy `{policy}`)" if policy else ""
     if executed is False:
         return f"The call of `{tool}` did not run: {why}{by}."
@@ -273,7 +273,7 @@ def _next_step(status: Status, reason: str, retry: Retry, changes: list[str]) ->
 def _retry(
     reason: str, failed: list[ConditionResult], changes: list[str], rules: Iterable[RuleResult]
 ) -> Retry:
-    usual = _REASONS.get(reason, ("", "never"))[1]
+    usual = REASONS.get(reason, ("", "never"))[1]
     if reason == "CONDITIONS_DENIED" and failed and not changes:
         return "later" if any(_field(condition).startswith("time.") for condition in failed) else "never"
     if reason == "RULE_REJECTED":
