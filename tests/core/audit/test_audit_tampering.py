@@ -264,8 +264,9 @@ def test_a_payload_nobody_sealed_is_found() -> None:
 def test_an_erasure_does_not_excuse_what_it_does_not_name() -> None:
     """An erasure that names nothing before it is malformed, and hashes that fit do not help it."""
     log = MemoryLog().fill(3)
+    rows = changed(changed(log.rows, 1, 3, None), 1, 4, None)
     log.append("erasure", {"ranges": [[0, 3]]})
-    assert named(verified(log)) == ("malformed", 3)
+    assert named(verified(log, [*rows, log.rows[3]])) == ("malformed", 3)
 
 
 def _chained(index: int, members: dict[str, Any]) -> list[Row]:
