@@ -4,8 +4,8 @@
 
     agent = govern(agent, AgentLattice.embedded("governance.db", policies="policies.yaml", agent="support"))
 
-From then on every tool call, hand-off and MCP call of the agent, and of all agents it can reach, is decided on before it
-takes effect. `govern` also takes one tool or a list; `governance_guardrail` is the SDK's own form for one tool.
+From then on every tool call, hand-off and MCP call of the agent, and of all agents it can reach, is decided on before
+it takes effect. `govern` also takes one tool or a list; `governance_guardrail` is the SDK's own form for one tool.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The computer tool: each action is decided on by the driver, and a denied one is not performed.
 
-- The SDK returns a screenshot and nothing else from a computer call, so the model cannot be given the denial document: it
-  sees that the screen did not change. The log holds the refusal.
+- The SDK returns a screenshot and nothing else from a computer call, so the model cannot be given the denial document:
+  it sees that the screen did not change. The log holds the refusal.
 - The screenshot that ends every computer call shows what is there and is not decided on by itself.
 """
 

@@ -3,7 +3,7 @@
 - `needs_approval` asks the gate. A denial goes out through `on_approval`, the SDK's own way to tell the model why a
   call was rejected; a permitted call needs no approval, and none is recorded for it.
 - The application's own `needs_approval` and `on_approval` come first. A call that it lets pass, in whatever way (its
-  handler, `state.approve(...)`, an approval for always), is decided on by the executor, and a denial is then its output.
+  handler, `state.approve(...)`, an approval for always), is decided on by the executor; a denial is then its output.
 - The executor runs only under a permit for exactly what it is given.
 - A patch of several operations is decided on operation by operation; one denial rejects the whole call.
 """

@@ -1,7 +1,7 @@
 """Function tools, MCP tools and agents as tools: the decision in a tool guardrail, the proof of it at the invoker.
 
-- The guardrail decides, last of all the tool's input guardrails: before hooks, outside the tool's timeout, and a denial is
-  delivered as the tool's result, byte for byte. It is merged into the tool's last own guardrail, so that the lists of
+- The guardrail decides, last of all the tool's input guardrails: before hooks, outside the tool's timeout, and a denial
+  is delivered as the tool's result, byte for byte. It is merged into the tool's last own guardrail, so that the lists of
   guardrail results keep their length.
 - The invoker runs the tool only under a permit for exactly the arguments it was handed. Whoever calls it without one
   (directly, or after a hook changed the arguments) is decided on there.
@@ -191,8 +191,8 @@ def governance_guardrail(
 ) -> ToolInputGuardrail[Any]:
     """The SDK's own form: an input guardrail for `@function_tool(tool_input_guardrails=[...])`.
 
-    Takes the settings of `govern`. It decides, and nothing more: put `outcome_guardrail(guardrail)` beside it, or the log
-    does not learn how the tool ended. `govern(tool, al)` does both, and closes direct calls of the tool as well.
+    Takes the settings of `govern`. It decides, and nothing more: put `outcome_guardrail(guardrail)` beside it, or the
+    log does not learn how the tool ended. `govern(tool, al)` does both, and closes direct calls of the tool as well.
     """
     settings = Settings(
         actions=actions,
@@ -259,12 +259,12 @@ def kind_of(tool: FunctionTool) -> CallKind:
 
 
 def mapping_target(tool: FunctionTool) -> object:
-    """Where the mapping is looked for: what `@governed` marked, else the Python function behind the tool, else the tool."""
+    """Where the mapping is looked for: what `@governed` marked, else the function behind the tool, else the tool."""
     return tool if mark_of(tool) is not None else getattr(tool, "__wrapped__", tool)
 
 
 class _HandledErrors:
-    """Stands before the SDK's handler of errors that a tool's error function turned into text, and remembers the error."""
+    """Stands before the SDK's handler of errors that were turned into text for the model, and remembers the error."""
 
     def __init__(self, handler: Callable[..., None]) -> None:
         self.handler = handler
@@ -292,8 +292,14 @@ def _seated(invoker: Any, seat: Seat) -> Invoker:
     return cast(Invoker, invoker)
 
 
-@functools.cache
+_invoker_classes: dict[type[Any], type[Any]] = {}
+
+
 def _invoker_class(base: type[Any]) -> type[Any]:
+    known = _invoker_classes.get(base)
+    if known is not None:
+        return known
+
     class GovernedInvoker(base):  # type: ignore[misc]
         def __agents_bind_function_tool__(self, tool: FunctionTool) -> Any:
             bound = super().__agents_bind_function_tool__(tool)
@@ -307,7 +313,7 @@ def _invoker_class(base: type[Any]) -> type[Any]:
 
     GovernedInvoker.__name__ = base.__name__
     GovernedInvoker.__qualname__ = base.__qualname__
-    return GovernedInvoker
+    return _invoker_classes.setdefault(base, GovernedInvoker)
 
 
 def _wrapped(invoker: Invoker, seat: Seat) -> Invoker:

@@ -3,8 +3,8 @@
 - An agent is governed in place, with everything it can reach: its tools, its MCP servers, the agents behind its
   hand-offs, the agents that are its tools. Tools are copied, and the copies are governed.
 - What cannot be governed is refused, unless the caller says otherwise; either way the coverage report says it.
-- Governing twice is governing once. An agent that another client or other settings govern already is an error when it is
-  named, and left as it is when it is only reached.
+- Governing twice is governing once. An agent that another client or other settings govern already is an error when it
+  is named, and left as it is when it is only reached.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def govern(
 
     - `report` is handed the coverage report, such as `print`; `coverage(result)` gives it later.
     - `actions`: mappings for tools one does not own, see `ActionTable`. `redact`: further paths to redact.
-    - `on_approval`: `wait` until a person has decided (at most `approval_timeout` seconds), or `defer`: tell the model that
-      it is pending.
+    - `on_approval`: `wait` until a person has decided (at most `approval_timeout` seconds), or `defer`: tell the model
+      that it is pending.
     - `hosted_tools`: `refuse` takes away what the provider runs without asking; `allow` keeps it, ungoverned.
     - `on_behalf_of`: the end user, or a function of the run's context that tells.
 
@@ -292,7 +292,7 @@ class _Governing:
         inner = getattr(tool, "_agent_instance", None)
         if inner is None and getattr(tool, "_is_agent_tool", False):
             raise InvalidRequestError(
-                f"tool `{tool.name}` runs an agent that cannot be reached to govern it; use a supported version of the SDK"
+                f"tool `{tool.name}` runs an agent that cannot be reached; use a supported version of the SDK"
             )
         kind: CallKind = "mcp" if from_server else kind_of(tool)
         governed = govern_function_tool(tool, self.governor, kind)
@@ -311,7 +311,7 @@ class _Governing:
 
 
 def _unchanged(agent: Any, seen: str, items: list[Any]) -> bool:
-    """Whether a list holds the very things that were governed when it was last read, which it is several times a turn."""
+    """Whether a list holds the very things that were governed when it was last read, several times a turn."""
     known = agent.__dict__.get(seen)
     return known is not None and len(known) == len(items) and all(map(operator.is_, known, items))
 

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, cast
@@ -29,7 +28,7 @@ _GOVERNOR = "agentlattice_governor"
 
 
 def govern_handoff(item: Any, governor: Governor, govern_target: Callable[[Any], Any]) -> Handoff[Any, Any]:
-    """A governed hand-off for an agent or a hand-off in an agent's list. `govern_target` governs the agent it leads to."""
+    """A governed hand-off for an agent or a hand-off. `govern_target` governs the agent it leads to."""
     plain = item if isinstance(item, Handoff) else _to_handoff(item)
     target = item if plain is not item else handoff_target(plain)
     if target is not None:
@@ -50,7 +49,7 @@ def govern_handoff(item: Any, governor: Governor, govern_target: Callable[[Any],
                 raise AgentLatticeDeniedError(
                     answer.approval_id,
                     answer.reason,
-                    message=f"hand-off `{governed.tool_name}` was denied, and its agent is not governed: govern the agent",
+                    message=f"hand-off `{governed.tool_name}` was denied and its agent is not governed: govern the agent",
                 )
             _denied.set((governed, answer))
             return source
@@ -90,8 +89,14 @@ def _pass_on(data: HandoffInputData) -> HandoffInputData:
     return data
 
 
-@functools.cache
+_handoff_classes: dict[type[Any], type[Any]] = {}
+
+
 def _handoff_class(base: type[Any]) -> type[Any]:
+    known = _handoff_classes.get(base)
+    if known is not None:
+        return known
+
     def is_denied(self: Any) -> Denial | None:
         denied = _denied.get()
         return denied[1] if denied is not None and denied[0] is self else None
@@ -120,4 +125,4 @@ def _handoff_class(base: type[Any]) -> type[Any]:
 
     GovernedHandoff.__name__ = base.__name__
     GovernedHandoff.__qualname__ = base.__qualname__
-    return GovernedHandoff
+    return _handoff_classes.setdefault(base, GovernedHandoff)

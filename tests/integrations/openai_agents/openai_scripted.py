@@ -54,7 +54,7 @@ def outputs(items: Any) -> list[Any]:
 
 
 class ScriptedModel(Model):
-    """Each turn is a list of output items, or a function of the input that returns one; after the last it says `done`."""
+    """Each turn is a list of output items, or a function of the input that returns one; then it says `done`."""
 
     def __init__(self, *turns: Any) -> None:
         self.turns: list[list[Any] | Callable[[Any], list[Any]]] = list(turns)
@@ -72,7 +72,7 @@ class ScriptedModel(Model):
         turn = self.turns.pop(0) if self.turns else [say("done")]
         return turn(self.inputs[-1]) if callable(turn) else turn
 
-    async def get_response(  # noqa: PLR0913
+    async def get_response(
         self,
         system_instructions: Any,
         input: Any,
@@ -89,7 +89,7 @@ class ScriptedModel(Model):
             response_id=f"resp_{next(_ids)}",
         )
 
-    async def stream_response(  # noqa: PLR0913
+    async def stream_response(
         self,
         system_instructions: Any,
         input: Any,

@@ -247,7 +247,7 @@ async def test_a_denied_hand_off_ignores_the_filter_made_for_the_other_agent() -
 
 
 async def test_hand_offs_denied_at_the_same_time_keep_their_own_answers() -> None:
-    """Concurrent runs over one hand-off object: one is denied, the other transfers, neither sees the other's message."""
+    """Concurrent runs over one hand-off object: one denied, one transferring, each with its own message."""
 
     class Alternating(World):
         def execute_sync(self, action_type: str, options: Any = None, **more: Any) -> Any:
@@ -300,7 +300,7 @@ async def test_an_agent_that_a_custom_hand_off_picks_is_governed(secrets: Secret
 
 
 async def test_a_hand_off_governed_by_itself_ends_the_run_when_denied() -> None:
-    """Without a governed agent to stay with, a denied transfer cannot be answered: the run ends, nothing is handed over."""
+    """Without a governed agent to stay with, a denied transfer cannot be answered: the run ends."""
     target = Agent(name="target", model=ScriptedModel())
     alone = govern(handoff(target), World("tool.transfer_to_target"))
     agent = Agent(name="asker", handoffs=[alone], model=scripted(call("transfer_to_target")))
@@ -407,7 +407,7 @@ async def test_an_approval_asked_for_inside_an_agent_tool_continues_under_the_sa
 async def test_an_agent_tool_continued_elsewhere_is_decided_on_again_and_its_tools_run_once(
     secrets: Secrets,
 ) -> None:
-    """Another process has the state and not the permit: the agent tool is decided on again, its inner call at most once."""
+    """Another process has the state and not the permit: the agent tool is decided on again, its inner call once."""
 
     def build() -> Agent[Any]:
         inner = Agent(name="inner", tools=[secrets.publish], model=ScriptedModel())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import agentlattice_integrations.demo as demo
 import pytest
 
+import agentlattice_integrations.demo as demo
 from agentlattice_core import AgentLattice
 from agentlattice_integrations.demo import Reply, play
 from agentlattice_integrations.openai_agents.demo import demo_agent

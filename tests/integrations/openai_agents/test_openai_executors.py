@@ -12,8 +12,8 @@ from agents import (
     ApplyPatchTool,
     AsyncComputer,
     CodeInterpreterTool,
-    ComputerTool,
     Computer,
+    ComputerTool,
     CustomTool,
     FileSearchTool,
     HostedMCPTool,
@@ -141,7 +141,7 @@ async def test_a_failing_shell_executor_is_reported_as_a_failure() -> None:
 
 
 async def test_the_applications_own_shell_approval_comes_first() -> None:
-    """What the application's handler rejects is not decided on; what it approves is, and is then refused all the same."""
+    """What the application's handler rejects is not decided on; what it approves is, and may still be refused."""
     ran: list[Any] = []
     asked: list[str] = []
 

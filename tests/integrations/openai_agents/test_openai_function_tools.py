@@ -120,7 +120,7 @@ async def test_a_denial_reaches_the_model_byte_for_byte_and_nothing_runs(files: 
 
 
 async def test_every_one_of_many_parallel_calls_is_decided_on(files: Files) -> None:
-    """Fifty calls in one message: each is decided on by itself, the denied ones do not run, results keep their order."""
+    """Fifty calls in one message: each is decided on by itself, denied ones do not run, results keep order."""
     world = World("tool.delete")
     calls = [call("delete" if number % 5 == 0 else "read", {"path": str(number)}) for number in range(50)]
     model = ScriptedModel(calls)
@@ -400,7 +400,7 @@ async def test_a_call_that_was_allowed_and_never_started_reads_unknown(files: Fi
 
 
 async def test_a_state_resumed_twice_runs_its_tool_once(files: Files) -> None:
-    """The trace id, the requests so far and the call id survive `RunState`; the second resume is told it already ran."""
+    """The trace id, the requests so far and the call id survive `RunState`; the second resume is told that it ran."""
     world, model = World(), ScriptedModel([call("wipe", {"path": "a"})])
     agent = govern(agent_with(model, files.wipe), world)
     saved = (await Runner.run(agent, "go")).to_state().to_string()
@@ -727,7 +727,7 @@ async def test_a_mapping_on_the_function_or_on_the_tool_is_used() -> None:
 
 @pytest.mark.parametrize("behavior", ["stop_on_first_tool", {"stop_at_tool_names": ["read"]}])
 async def test_an_agent_that_stops_at_a_tool_stops_at_its_denial_too(files: Files, behavior: Any) -> None:
-    """The SDK treats a rejected call as the tool's result, so the denial becomes the final output: documented, not hidden."""
+    """The SDK treats a rejected call as the tool's result, so the denial becomes the final output."""
     model = ScriptedModel([call("read", {"path": "a"})])
     agent = govern(agent_with(model, files.read, tool_use_behavior=behavior), World("tool.read"))
     result = await Runner.run(agent, "go")
