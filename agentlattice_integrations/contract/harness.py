@@ -1,12 +1,12 @@
 """How the contract talks to a framework: make tools, run an agent by a script, and say what the model saw.
 
 - An adapter subclasses `FrameworkHarness` once, in its tests, and subclasses `EnforcementContract` with it.
-- The model is scripted: turn by turn it issues the calls it is told to, and after the last turn it answers with text. No
-  network, no key. How the framework's model is faked is the harness's part.
+- The model is scripted: turn by turn it issues the calls it is told to, and after the last turn it answers with
+  text. No network, no key. How the framework's model is faked is the harness's part.
 - What the model saw is read where the model reads it: from the messages of the request that follows the call, not from
   the adapter's return value.
-- A framework that lacks a feature says so in `alternatives`, with the reason and a check of what happens instead. The contract
-  runs that check in place of its own test; there is no way to skip.
+- A framework that lacks a feature says so in `alternatives`, with the reason and a check of what happens instead.
+  The contract runs that check in place of its own test; there is no way to skip.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Feature(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """What happens where a feature is missing: why it is missing, and a check that fails unless what is promised instead holds."""
+    """Why a feature is missing, and a check that fails unless what is promised instead holds."""
 
     reason: str
     check: Callable[[World], None]
@@ -102,7 +102,7 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Governance:
-    """What the adapter's `govern(...)` is given. `options` are the gate's: actions, redact, on_approval, approval_timeout."""
+    """What `govern(...)` is given; `options` are the gate's: actions, redact, on_approval, approval_timeout."""
 
     client: Any
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class McpServer:
 
 
 class FrameworkHarness(ABC):
-    """One framework, with its adapter in front of every tool. Every method governs what it is given with `governance`."""
+    """One framework with its adapter. Every method governs what it is given with `governance`."""
 
     name: ClassVar[str]
     """The framework's name, as its adapter puts it into `ToolCall.framework`."""
@@ -129,13 +129,13 @@ class FrameworkHarness(ABC):
 
     @abstractmethod
     def make_tool(self, function: Callable[..., Any], *, name: str | None = None) -> Any:
-        """The framework's own kind of tool over a typed, documented function (plain or `async def`), not governed yet."""
+        """The framework's own tool over a typed, documented function (plain or `async def`), not governed yet."""
 
     @abstractmethod
     def run(
         self, governance: Governance, tools: Sequence[Any], turns: Sequence[Turn], *, how: How = "sync"
     ) -> Transcript:
-        """Govern an agent with `tools` and run it by the script. `async` and `stream` may start an event loop of their own.
+        """Govern an agent with `tools` and run it by the script. `async` and `stream` may start an event loop.
 
         An exception of the run is raised to the contract: a denial never ends a run.
         """
@@ -154,7 +154,7 @@ class FrameworkHarness(ABC):
     def run_handoff(
         self, governance: Governance, tools: Sequence[Any], turns: Sequence[Turn], *, denied: bool = False
     ) -> Transcript:
-        """A first agent without tools hands over to a second one, called `specialist`, which holds `tools` and runs `turns`.
+        """A first agent without tools hands over to `specialist`, which holds `tools` and runs `turns`.
 
         Only the first agent is passed to `govern(...)`, where the framework finds the second one through it. The
         transcript holds what the second agent saw; `denied` says that the policy refuses the hand-off itself, and the
@@ -196,7 +196,7 @@ class FrameworkHarness(ABC):
         turns: Sequence[Turn],
         edit: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> Transcript:
-        """As `run`, but whatever of the framework can change arguments after a decision applies `edit` to every call's."""
+        """As `run`, but whatever can change arguments after a decision applies `edit` to every call's."""
 
     @abstractmethod
     def hosted_tools(self) -> Sequence[Any]:

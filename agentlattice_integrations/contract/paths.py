@@ -1,4 +1,4 @@
-"""Ways around the gate, each of which leads through it: servers, hand-offs, caches, retries, edits, late tools, direct calls."""
+"""What looks like a way around the gate: servers, hand-offs, caches, retries, edits, late tools, direct calls."""
 
 from __future__ import annotations
 

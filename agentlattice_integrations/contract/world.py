@@ -60,7 +60,7 @@ policies:
 
 
 class Effects:
-    """What tool bodies did, in order: `(tool, arguments)`. Kept in a file too, so that other processes can add to it."""
+    """What tool bodies did, in order: `(tool, arguments)`. Kept in a file, so that other processes can add to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

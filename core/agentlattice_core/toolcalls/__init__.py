@@ -1,4 +1,4 @@
-"""From a framework's tool call to a decision and back: mapping, redaction, the gate, the denial a model reads, coverage.
+"""From a framework's tool call to a decision and back: mapping, redaction, gate, denial, coverage.
 
 Adapters use this package; so does anyone who governs calls of a framework that has no adapter.
 """

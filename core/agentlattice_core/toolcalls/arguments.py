@@ -4,8 +4,8 @@
   values. Everything else raises `InvalidRequestError`, so that nothing is guessed, cut or overwritten.
 - A number that this process cannot hold exactly is refused, not rounded.
 - A pydantic model as `schema` is what the tool itself validates with: aliases, coercion and defaults are applied here
-  exactly as there, so that policy sees what the tool will see. Members the model does not know never reach the tool; they
-  are not decided on, and their names are kept in `ignored`. JSON Schema is left to the framework that enforces it.
+  exactly as there, so that policy sees what the tool will see. Members the model does not know never reach the tool;
+  they are not decided on, and their names are kept in `ignored`. JSON Schema is left to the framework that enforces it.
 - A default that differs from call to call (a new id, the time) is not known before the call and is left out.
 - The digest is SHA-256 over the canonical arguments: members sorted, no white space.
 """
@@ -46,10 +46,10 @@ _HIDDEN = b'"**********"'
 class Arguments:
     """The arguments of one call.
 
-    `given` is what the framework passes on, parsed and copied. `decided` is the same as the tool will see it: validated,
-    with aliases, coercion and defaults applied; it is what policy reads and the log records. `encoded` is the canonical
-    text of `decided`, `digest` commits to it, `ignored` names the members the tool's schema does not know. `hidden` says
-    that the schema itself hides values (SecretStr); the digest then commits to `given` as well.
+    `given` is what the framework passes on, parsed and copied. `decided` is the same as the tool will see it:
+    validated, with aliases, coercion and defaults applied; it is what policy reads and the log records. `encoded` is
+    the canonical text of `decided`, `digest` commits to it, `ignored` names the members the tool's schema does not
+    know. `hidden` says that the schema itself hides values (SecretStr); the digest then commits to `given` as well.
     """
 
     given: dict[str, Any]
@@ -73,7 +73,8 @@ def canonical_arguments(
     """Read `raw`, the arguments as a mapping or as the text a model wrote.
 
     `schema` is the tool's pydantic model class, or anything else (then nothing is validated). `injected` names members
-    the framework adds, which are left out. Empty text means no arguments. Raises InvalidRequestError saying what is wrong and where.
+    the framework adds, which are left out. Empty text means no arguments. Raises InvalidRequestError saying what is
+    wrong and where.
     """
     if isinstance(raw, str | bytes | bytearray):
         members: Mapping[str, Any] = _parsed(raw)
@@ -212,7 +213,7 @@ def _plain_copy(members: Any, where: str) -> tuple[Any, bytes]:
 
 
 def _plain(value: Any, depth: int, where: str) -> Any:
-    """`value` with the common Python types turned into what JSON calls them; what has no such form stays and is refused."""
+    """`value` with common Python types as JSON has them. Raises InvalidRequestError for what has no such form."""
     if depth > MAX_DEPTH:
         raise InvalidRequestError(f"{where}: nested deeper than {MAX_DEPTH} levels")
     kind = type(value)
@@ -302,16 +303,17 @@ def _problem(error: Exception) -> str:
     if callable(details):
         try:
             problems = details(include_input=False, include_url=False, include_context=False)
-            lines = [
-                f"`{_short('.'.join(str(part) for part in problem['loc']) or 'arguments')}`: {_short(problem['msg'], 160)}"
-                for problem in problems[:5]
-            ]
+            lines = [f"`{_place(problem['loc'])}`: {_short(problem['msg'], 160)}" for problem in problems[:5]]
         except Exception:
             lines = []
         if lines:
             more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
             return "; ".join(lines) + more
     return f"the tool's schema refuses them ({type(error).__name__})"
+
+
+def _place(location: tuple[Any, ...]) -> str:
+    return _short(".".join(str(part) for part in location) or "arguments")
 
 
 def _called(function: Callable[[], Any], name: str, where: str) -> Any:

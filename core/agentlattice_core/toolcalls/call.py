@@ -26,8 +26,8 @@ class ToolCall:
     """One call of one tool, as the framework is about to make it.
 
     `arguments` is what the tool will receive: a mapping, or the raw text the model wrote (then it must be a JSON
-    object). `schema` is the tool's JSON Schema or pydantic model, used to canonicalise the arguments where the framework
-    shows the gate raw ones. `identity` is the framework's own stable identity of this call, such as
+    object). `schema` is the tool's JSON Schema or pydantic model, used to canonicalise the arguments where the
+    framework shows the gate raw ones. `identity` is the framework's own stable identity of this call, such as
     `thread/checkpoint namespace/tool call id`; None means that there is none, and the call is not idempotent. `attempt`
     counts the framework's own retries of the same call, from 1. `target` is the tool object or function, on which the
     mapping looks for what `@governed` left. `run`, `on_behalf_of` and `context` say who acts; `context` holds ids (text
@@ -103,8 +103,9 @@ def _said(error: BaseException | str) -> str:
 class Denial:
     """Why the tool must not run, for the model to read.
 
-    `document` follows the published JSON Schema (`denial.schema.json`); `text` is its stable JSON text, the same bytes for the same
-    refusal. `status` is `denied`, `pending`, `timed_out` or `unknown`; `reason` the code in the document.
+    `document` follows the published JSON Schema (`denial.schema.json`); `text` is its stable JSON text, the same
+    bytes for the same refusal. `status` is `denied`, `pending`, `timed_out` or `unknown`; `reason` the code in the
+    document.
     """
 
     document: Mapping[str, Any]

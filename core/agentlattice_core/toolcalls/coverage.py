@@ -2,7 +2,8 @@
 
 - `governed`: each call of the tool is decided on before it takes effect.
 - `refused`: the tool was taken away, or each call of it is denied, because it cannot be governed.
-- `not_coverable`: the tool can take effect without being asked about. Only an explicit choice of the user leaves one so.
+- `not_coverable`: the tool can take effect without being asked about. Only an explicit choice of the user leaves one
+  so.
 - Tools that appear later (a server's list, a crew's delegation tools) are added when they appear.
 """
 

@@ -34,7 +34,6 @@ Retry = Literal["change", "later", "never"]
 _UNCHANGEABLE: Final = ("agent.", "time.")
 _LONGEST_VALUE: Final = 200
 
-# What the refusal means, in one sentence, and whether calling again can succeed: after a change, later, or never.
 REASONS: Final[Mapping[str, tuple[str, Retry]]] = {
     "CONDITIONS_DENIED": ("a condition of the policy is not met", "change"),
     "POLICY_DENIED": ("policy forbids it", "never"),
@@ -59,6 +58,7 @@ REASONS: Final[Mapping[str, tuple[str, Retry]]] = {
     "ALREADY_RAN": ("it ran before, and runs once only", "never"),
     "FORBIDDEN": ("this agent may not do it", "never"),
 }
+"""Each reason code: what it means, in half a sentence, and whether calling again can succeed."""
 
 _RULES_THAT_A_CHANGE_HELPS: Final = ("AMOUNT_THRESHOLD", "DAILY_CAP", "BENEFICIARY_WHITELIST")
 

@@ -2,10 +2,10 @@
 
 - It raises nothing: a refusal is a `Denial`, and so is a core that cannot decide or cannot record (`NOT_RECORDED`).
   Only cancellation passes through, and leaves nothing running behind it.
-- A permit means that the action is in the log and that this caller, and nobody else, holds its claim. An answer that was
-  given before (`replayed`) never gives a second one.
-- A call with an identity is idempotent: its event id is framework, identity, tool, digest of the recorded arguments, and
-  attempt. A call without one is a new action each time.
+- A permit means that the action is in the log and that this caller, and nobody else, holds its claim. An answer that
+  was given before (`replayed`) never gives a second one.
+- A call with an identity is idempotent: its event id is framework, identity, tool, digest of the recorded arguments,
+  and attempt. A call without one is a new action each time.
 - `wait` blocks until a person has decided; `defer` answers `pending` at once. A call that is pending is remembered:
   when the same arguments come again for the same tool, run and end user, the earlier approval is claimed instead of
   asking a second time. One approval lets one call run.
@@ -94,7 +94,8 @@ class _Prepared:
 class ToolGate:
     """Decides on tool calls with `client`.
 
-    - `actions`: an `ActionTable`, what one is built from, or the path of a YAML file: mappings for tools one does not own.
+    - `actions`: an `ActionTable`, what one is built from, or the path of a YAML file: mappings for tools one does
+      not own.
     - `redact`: paths to redact beside what is recognised as secret; see `redaction`.
     - `on_approval`: `wait` or `defer`; `pause` is the adapters' own and acts as `wait` here.
     - `approval_timeout`: the longest this gate waits for a person, in seconds; None waits until the approval's own
@@ -128,7 +129,7 @@ class ToolGate:
     # --- questions --------------------------------------------------------------------------------------------------
 
     def authorize_sync(self, call: ToolCall) -> Permit | Denial:
-        """Decide on `call`. Blocks while a person is asked, if the gate waits for approvals. Never raises for a refusal."""
+        """Decide on `call`. Blocks while a person is asked, if the gate waits for approvals. Never raises."""
         return self._answer_sync(call, self._authorize(call))
 
     async def authorize(self, call: ToolCall) -> Permit | Denial:
@@ -305,7 +306,8 @@ class ToolGate:
         try:
             self.client.record_outcome(action_id, outcome, message)
         except Exception:
-            # The tool has run: nothing is gained by breaking its caller, and a lost outcome reads `unknown`, which is true.
+            # The tool has run: nothing is gained by breaking its caller, and a lost outcome reads `unknown`, which
+            # is true.
             _log.warning("the outcome of action `%s` could not be recorded", action_id, exc_info=True)
 
     def _action_type(self, call: ToolCall) -> str:
@@ -383,7 +385,8 @@ class ToolGate:
             )
         if isinstance(error, ForbiddenError):
             return refusal(error.code, None, tool=tool, action_type=action_type)
-        # What went wrong is for the operator; the model only needs to know that nothing ran. It may name files and hosts.
+        # What went wrong is for the operator; the model only needs to know that nothing ran. It may name files and
+        # hosts.
         _log.error(
             "a call of tool `%s` was denied because it could not be decided on or recorded",
             tool,

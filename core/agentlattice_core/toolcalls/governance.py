@@ -1,6 +1,7 @@
 """What the gate needs of the client, and nothing else.
 
-`AgentLattice` offers all of it. Each method exists twice: `name` is a coroutine function, `name_sync` its blocking twin.
+`AgentLattice` offers all of it. Each method exists twice: `name` is a coroutine function, `name_sync` its blocking
+twin.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ __all__ = ["GovernanceClient"]
 class GovernanceClient(Protocol):
     """The part of the client that decides on tool calls and records them.
 
-    An allowed action comes back `executed` with `claim == "started"`: the caller holds the right to run it once. A known
-    event id comes back with the original answer, `replayed`, and the claim's present state.
+    An allowed action comes back `executed` with `claim == "started"`: the caller holds the right to run it once. A
+    known event id comes back with the original answer, `replayed`, and the claim's present state.
     """
 
     @property

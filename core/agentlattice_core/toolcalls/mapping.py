@@ -4,8 +4,8 @@
   `currency="EUR"` is euros, `currency=arg("currency")` is what the model sent.
 - Constants and callables come from the tool's owner and count as trusted; what is copied from the model's arguments
   does not, and neither does anything that holds such a copy.
-- Without a mapping the action is `tool.<name>` with all arguments as metadata. Names outside the grammar of action types
-  are escaped (`read file` is `tool.read_x20_file`), so that two tools never share an action type by accident.
+- Without a mapping the action is `tool.<name>` with all arguments as metadata. Names outside the grammar of action
+  types are escaped (`read file` is `tool.read_x20_file`), so that two tools never share an action type by accident.
 - Which mapping wins: the table's entry for the tool object, then for its exact name, then what `@governed` left, then
   the table's most specific glob, then the default.
 - A mapping that raises, or yields what cannot be recorded, refuses the call.
@@ -99,7 +99,8 @@ class ToolMapping:
     - `action_type`: dot-notation such as `db.migrate`.
     - `data_accessed`: a list of `{"type", "count", "sensitivity"}`, whose members may be `arg(...)` or callables, or a
       callable that returns such a list.
-    - `metadata`: members to add to the arguments, or a callable that returns them; they win over arguments of the same name.
+    - `metadata`: members to add to the arguments, or a callable that returns them; they win over arguments of the
+      same name.
     - `arguments`: which arguments are recorded as metadata: `"all"`, or a list of names (an empty list: none).
     - `amount`, `currency`, `beneficiary`, `category`, `on_behalf_of`: the action's fields of those names.
     - `redact`: further paths to redact for this tool; see `redaction`.
@@ -164,8 +165,9 @@ class ToolMapping:
     ) -> MappedAction:
         """The action's options for one call.
 
-        `shown` are the canonical arguments after redaction, which `arg(...)` reads and the log will hold; `copy` makes a
-        copy of the unredacted ones for callables. Raises MappingError naming the field that could not be computed.
+        `shown` are the canonical arguments after redaction, which `arg(...)` reads and the log will hold; `copy`
+        makes a copy of the unredacted ones for callables. Raises MappingError naming the field that could not be
+        computed.
         """
         if self._plain:
             return MappedAction(
@@ -319,7 +321,7 @@ def governed(
     redact: Iterable[str] = (),
     arguments: str | Iterable[str] = "all",
 ) -> Callable[[_T], _T]:
-    """Mark a function, a tool class or a tool object with the action its calls are; the members are those of `ToolMapping`.
+    """Mark a function, tool class or tool object with the action its calls are; members as in `ToolMapping`.
 
     The thing itself is returned and behaves as before: the mark alone decides nothing, an adapter's `govern(...)`
     reads it. It may stand above or below the framework's own decorator. Raises TypeError for an object that can

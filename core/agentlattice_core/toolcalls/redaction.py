@@ -1,11 +1,12 @@
 """Secrets, taken out before anything is stored, shown or decided on.
 
-- Three ways to be recognised: the member's name (`password`, `api_key`, `authorization`, ...), a path the user gave, and
-  the shape of the text itself (keys of well-known services, bearer tokens, private keys, passwords in addresses, JWTs,
-  card numbers that pass their check digit).
-- By name or path the whole value goes, whatever is inside it; structure and nulls stay. By shape only the secret part goes.
-- What goes leaves a marker that names its kind: `[redacted]` for text, `[redacted number]`, `[redacted boolean]`. A marker
-  is text, so no condition on a number can pass by it: conditions see what the log holds.
+- Three ways to be recognised: the member's name (`password`, `api_key`, `authorization`, ...), a path the user gave,
+  and the shape of the text itself (keys of well-known services, bearer tokens, private keys, passwords in addresses,
+  JWTs, card numbers that pass their check digit).
+- By name or path the whole value goes, whatever is inside it; structure and nulls stay. By shape only the secret
+  part goes.
+- What goes leaves a marker that names its kind: `[redacted]` for text, `[redacted number]`, `[redacted boolean]`. A
+  marker is text, so no condition on a number can pass by it: conditions see what the log holds.
 - Redaction never raises, changes nothing it was given, and done twice is the same as done once.
 - Matching takes linear time on any input.
 """
@@ -104,7 +105,8 @@ _SECRET_ENDINGS: Final = (
 
 # Each shape, with the secret part as group 1. The order does not matter: every shape is applied to every suspect text.
 _SHAPES: Final = (
-    r"(?s)(-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\z))",
+    r"(?s)(-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?"
+    r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\z))",
     r"\b((?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ABIA|ACCA)[A-Z0-9]{16})\b",
     r"\b(gh[pousr]_[A-Za-z0-9]{20,})",
     r"\b(github_pat_[A-Za-z0-9_]{20,})",

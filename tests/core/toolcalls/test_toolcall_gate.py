@@ -105,7 +105,7 @@ def _denial(answer: Permit | Denial) -> Denial:
 
 
 def test_a_call_that_comes_again_never_runs_twice(bench: Bench) -> None:
-    """The same identity and arguments get a permit once; then what is known of that run, before and after its outcome."""
+    """The same identity and arguments get a permit once; then what is known of that run."""
     gate, call = bench.gate(), ToolCall("test", "free", {"a": 1}, identity="thread-1/call-1")
     permit = _permit(gate.authorize_sync(call))
     again = _denial(gate.authorize_sync(call))
