@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 
 from agentlattice_cli.demo_screen import Screen
-from agentlattice_cli.output import Output
+from agentlattice_cli.output import Output, note
 from agentlattice_core import AgentLattice, ApprovalRequest, InvalidRequestError, VerifyResult
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_integrations.demo import Played, Reply, play, read_denial, status_of
@@ -101,11 +101,15 @@ def demo(
     document = _document(policies)
     asks = not (yes or as_json) and sys.stdin.isatty() and out.isatty()
     acts: list[dict[str, Any]] = []
-    with _quiet_place() as folder:
-        path = keep if keep is not None else folder / "governance.db"
-        for entry in chosen:
-            screen.framework(entry.title, entry.version or "")
-            acts.append(_act(entry, path, document, screen, lambda request: screen.ask(request, asks)))
+    try:
+        with _quiet_place() as folder:
+            path = keep if keep is not None else folder / "governance.db"
+            for entry in chosen:
+                screen.framework(entry.title, entry.version or "")
+                acts.append(_act(entry, path, document, screen, lambda request: screen.ask(request, asks)))
+    except KeyboardInterrupt:
+        note("\ninterrupted: the agent was stopped, and what it asked for was denied")
+        raise
     ok = all(act["ok"] for act in acts)
     if as_json:
         absent = [{"framework": entry.name, "install": entry.install} for entry in missing]
