@@ -373,12 +373,10 @@ class AgentLattice:
     def can_i_sync(self, action_type: str, options: ActionOptions | None = None, **fields: Any) -> CanIResult:
         """As `can_i`."""
         caller = self._acting()
-        given = _options(options, fields)
-        action = Action.build(action_type, given)
-        names = frozenset(name for name, value in vars(given).items() if value is not None)
+        action = Action.build(action_type, _options(options, fields))
         with self._engine.read() as reader:
             return introspection.can_i(
-                self._engine.policies, reader, caller.agent, action, names, self._engine.clock.now()
+                self._engine.policies, reader, caller.agent, action, self._engine.clock.now()
             )
 
     async def policies(self, scope: str = "own") -> PoliciesResult:

@@ -96,10 +96,9 @@ class Follower:
                 else:
                     interval = min(interval * 1.2, _SLOWEST)
             except AgentLatticeError as error:
-                if self._closed:
-                    return
                 interval = _SLOWEST
-                _log.warning("the log could not be followed: %s", error)
+                if self._watchers:
+                    _log.warning("the log could not be followed: %s", error)
 
     def _deliver(self) -> None:
         with self._lock:

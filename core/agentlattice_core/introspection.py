@@ -38,16 +38,16 @@ MAX_PAGE = 200
 
 
 def can_i(
-    policies: Policies, reader: Reader, agent: str, action: Action, given: frozenset[str], now: datetime
+    policies: Policies, reader: Reader, agent: str, action: Action, now: datetime
 ) -> CanIResult:
-    """What `execute` would answer, with nothing recorded. `given` names the members the caller passed."""
+    """What `execute` would answer, with nothing recorded."""
 
     def used(key: str) -> Decimal:
         document = reader.get("limit", key)
         return Decimal(document["used"]) if document is not None else Decimal(0)
 
     facts = Facts(action, agent_facts(reader, agent), now, used, policies.registries(reader))
-    decision = policies.at(reader).check(facts, given)
+    decision = policies.at(reader).decide(facts)
     shown = hide(decision)
     reason: str | None = decision.denial_reason
     if decision.missing:

@@ -103,7 +103,8 @@ class Sequencer:
         """As `run`, without blocking the event loop."""
         ticket: _Ticket[T] = _Ticket(command, abandoned)
         ticket.loop = asyncio.get_running_loop()
-        future = ticket.future = ticket.loop.create_future()
+        future: asyncio.Future[T] = ticket.loop.create_future()
+        ticket.future = future
         self._enqueue(ticket)
         if self._leader is ticket:
             self._wake_worker()

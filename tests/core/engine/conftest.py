@@ -1,0 +1,95 @@
+"""A governed log in a temporary directory, with policies that show every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlattice_core import AgentLattice
+from agentlattice_core.testing import ManualClock
+
+POLICIES = """
+version: 1
+policies:
+  - name: PR Size
+    action: pr.open
+    effect: allow
+    conditions:
+      - {field: pr_size, operator: lt, value: 50}
+  - name: Deploys
+    action: deploy.*
+    effect: require_approval
+    approval: {timeout: 1h}
+  - name: Migrations
+    action: db.migrate
+    effect: require_approval
+    approval: {timeout: 4h, approvers: ["group:dba", "user:lead@acme.com"]}
+  - name: Two Keys
+    action: vault.open
+    effect: require_approval
+    approval: {approvers: ["user:ann", "user:bob", "user:cid"], quorum: 2}
+  - name: Refunds
+    action: refund.issue
+    effect: allow
+    rules:
+      - {priority: 40, type: DAILY_CAP, cap: "100.00", currency: EUR, timezone: Europe/Paris, effect: REJECT}
+  - name: Orders
+    action: order.place
+    effect: require_approval
+    rules:
+      - {priority: 40, type: DAILY_CAP, cap: "100.00", currency: EUR, timezone: UTC, effect: REJECT, release_on_failure: true}
+  - name: Secrets
+    action: secret.read
+    effect: deny
+  - name: Quiet
+    action: quiet.refund
+    effect: allow
+    explain: none
+    conditions:
+      - {field: amount, operator: lt, value: 500}
+"""
+
+Open = Callable[..., AgentLattice]
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    path = tmp_path / "policies.yaml"
+    path.write_text(POLICIES)
+    return path
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def opened(tmp_path: Path, policies: Path, clock: ManualClock) -> Iterator[Open]:
+    """Opens clients on one database; closes what the test leaves open."""
+    clients: list[AgentLattice] = []
+
+    def open_client(**options: Any) -> AgentLattice:
+        options = {"policies": policies, "agent": "ci", "clock": clock, **options}
+        client = AgentLattice.embedded(tmp_path / "governance.db", **options)
+        clients.append(client)
+        return client
+
+    yield open_client
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def al(opened: Open) -> AgentLattice:
+    return opened()
+
+
+@pytest.fixture
+def operator(al: AgentLattice) -> Iterator[AgentLattice]:
+    client = al.for_operator("k.chen@acme.com")
+    yield client
+    client.close()

@@ -1,0 +1,137 @@
+"""Publishing: a file is applied when its content changed, every version is kept, and tampering denies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from agentlattice_core import AgentLattice, PolicyDocumentError
+from agentlattice_core.policy import PolicyDocument
+
+
+def size_of(al: AgentLattice, **action) -> str:
+    return al.execute_sync("pr.open", metadata={"pr_size": 40}).status
+
+
+def edit(path: Path, statement: str, *values: object) -> None:
+    """Change the database behind the product's back."""
+    connection = apsw.Connection(str(path / "governance.db"))
+    connection.execute(statement, values)
+    assert connection.changes() > 0
+    connection.close()
+
+
+def test_an_unchanged_file_never_undoes_an_edit(opened, policies: Path) -> None:
+    al = opened()
+    stricter = PolicyDocument.parse(policies.read_text().replace("value: 50", "value: 30"))
+    al.apply_policies_sync(stricter)
+    assert size_of(al) == "denied"
+    al.close()
+    assert size_of(opened()) == "denied"
+    policies.write_text(policies.read_text() + "\n# a comment\n")
+    assert size_of(opened()) == "executed"
+
+
+def test_a_changed_file_replaces_what_it_published_and_keeps_the_versions_apart(
+    opened, policies: Path
+) -> None:
+    al = opened()
+    assert [p.version for p in al.policies_sync("org").policies if p.name == "PR Size"] == [1]
+    policies.write_text(policies.read_text().replace("value: 50", "value: 30"))
+    al = opened()
+    assert [p.version for p in al.policies_sync("org").policies if p.name == "PR Size"] == [2]
+    assert [p.version for p in al.policies_sync("org").policies if p.name == "Secrets"] == [1]
+    denied = al.execute_sync("pr.open", metadata={"pr_size": 40})
+    assert denied.conditions_evaluated[0].expected == 30
+    assert al.audit_sync().events[0].policy_version == "2"
+
+
+def test_a_policy_that_its_file_no_longer_holds_is_gone_and_its_actions_fail_closed(
+    opened, policies: Path
+) -> None:
+    opened()
+    start = policies.read_text().index("  - name: PR Size")
+    end = policies.read_text().index("  - name: Deploys")
+    policies.write_text(policies.read_text()[:start] + policies.read_text()[end:])
+    assert size_of(opened()) == "policy_not_found"
+
+
+def test_what_another_source_published_stays(opened, policies: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more.yaml"
+    more.write_text("version: 1\npolicies:\n  - {name: Mail, action: mail.send, effect: allow}\n")
+    al = opened(policies=[policies, more])
+    policies.write_text(policies.read_text() + "\n# changed\n")
+    al = opened(policies=policies)
+    assert al.execute_sync("mail.send").status == "executed"
+
+
+def test_a_typo_in_a_policy_changes_nothing_and_names_its_place(
+    opened, policies: Path, tmp_path: Path
+) -> None:
+    opened().close()
+    good = policies.read_text()
+    policies.write_text(good.replace("effect: allow", "effect: alow", 1))
+    with pytest.raises(PolicyDocumentError) as raised:
+        opened()
+    line = good.splitlines().index("    effect: allow") + 1
+    assert f"policies.yaml:{line}:" in str(raised.value)
+    assert "alow" in str(raised.value)
+    policies.write_text(good)
+    assert size_of(opened()) == "executed"
+
+
+def test_a_stored_policy_that_was_changed_denies_as_tampered(opened, tmp_path: Path) -> None:
+    opened().close()
+    edit(
+        tmp_path,
+        "UPDATE entries SET payload = CAST(replace(CAST(payload AS TEXT), '50', '99') AS BLOB) "
+        "WHERE CAST(payload AS TEXT) LIKE '%PR Size%'",
+    )
+    al = opened()
+    result = al.execute_sync("pr.open", metadata={"pr_size": 87})
+    assert (result.status, result.denial_reason) == ("denied", "POLICY_TAMPERED")
+    assert al.execute_sync("secret.read").denial_reason == "POLICY_DENIED"
+    assert not al.verify_sync().chain_valid
+
+
+def test_state_that_points_at_an_older_version_denies_as_tampered(
+    opened, policies: Path, tmp_path: Path
+) -> None:
+    al = opened()
+    al.apply_policies_sync(PolicyDocument.parse(policies.read_text().replace("value: 50", "value: 30")))
+    al.close()
+    connection = apsw.Connection(str(tmp_path / "governance.db"))
+    (value,) = connection.execute(
+        "SELECT value FROM state WHERE kind = 'policy' AND key = 'policy/pr-size'"
+    ).fetchone()
+    connection.close()
+    assert b'"version":2' in value
+    edit(
+        tmp_path,
+        "UPDATE state SET value = ? WHERE kind = 'policy' AND key = 'policy/pr-size'",
+        value.replace(b'"version":2', b'"version":1'),
+    )
+    result = opened().execute_sync("pr.open", metadata={"pr_size": 1})
+    assert result.denial_reason == "POLICY_TAMPERED"
+
+
+def test_a_policy_removed_behind_the_logs_back_denies_everything(opened, tmp_path: Path) -> None:
+    opened().close()
+    edit(tmp_path, "DELETE FROM state WHERE kind = 'policy' AND key = 'policy/secrets'")
+    al = opened()
+    for action in ("secret.read", "pr.open", "shell.run"):
+        assert al.execute_sync(action, metadata={"pr_size": 1}).denial_reason == "POLICY_TAMPERED"
+
+
+def test_a_thousand_policies_open_and_decide(opened, tmp_path: Path) -> None:
+    many = "version: 1\npolicies:\n" + "".join(
+        f"  - {{name: P{n}, action: area{n}.do, effect: allow}}\n" for n in range(1000)
+    )
+    path = tmp_path / "many.yaml"
+    path.write_text(many)
+    al = opened(policies=path)
+    assert al.execute_sync("area999.do").status == "executed"
+    assert al.verify_sync().chain_valid
+    assert al.verify_state_sync() == []

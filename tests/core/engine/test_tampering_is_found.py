@@ -1,0 +1,256 @@
+"""What verification of a real database finds, and what it does not mistake for tampering."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import apsw
+import pytest
+
+from agentlattice_core import AgentLattice, AuditError, ForbiddenError, InvalidRequestError, NotRecordedError
+
+
+@pytest.fixture
+def database(opened, tmp_path: Path) -> Path:
+    """A closed database with one of everything."""
+    al = opened()
+    for number in range(300):
+        al.execute_sync("pr.open", metadata={"pr_size": number})
+    asked = al.execute_sync("deploy.production")
+    spent = al.execute_sync("refund.issue", amount="40", currency="EUR")
+    operator = al.for_operator("k.chen")
+    operator.approve_action_sync(asked.approval_id, reason="fine")
+    al.claim_sync(asked.audit_event_id)
+    al.record_outcome(spent.audit_event_id, "succeeded")
+    al.execute_sync("deploy.staging")
+    operator.close()
+    al.close()
+    return tmp_path / "governance.db"
+
+
+def change(path: Path, statement: str, *values: object) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute(statement, values)
+    assert connection.changes() > 0
+    connection.close()
+
+
+def copy_database(path: Path, to: Path) -> None:
+    """A copy of a closed database: everything is in the one file."""
+    connection = apsw.Connection(str(path))
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    connection.close()
+    shutil.copy(path, to)
+
+
+def flipped(value: bytes, bit: int) -> bytes:
+    changed = bytearray(value)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_an_untouched_log_verifies_and_so_does_its_state(opened, database: Path) -> None:
+    al = opened()
+    result = al.verify_sync()
+    assert (result.chain_valid, result.first_broken_at_row_id, result.problem) == (True, None, None)
+    assert result.verified_through_row > 300
+    assert al.verify_state_sync() == []
+    assert al.verify_sync(incremental=True).verified_from_checkpoint
+
+
+@pytest.mark.parametrize("column", ["body", "leaf", "salt", "payload"])
+@pytest.mark.parametrize("row", [0, 5, 255, 256, 301])
+def test_a_changed_bit_is_found_and_its_row_named(opened, database: Path, column: str, row: int) -> None:
+    connection = apsw.Connection(str(database))
+    (value,) = connection.execute(f"SELECT {column} FROM entries WHERE i = ?", (row,)).fetchone()
+    connection.close()
+    if value is None:
+        row, value = 20, None
+        connection = apsw.Connection(str(database))
+        (value,) = connection.execute(f"SELECT {column} FROM entries WHERE i = ?", (row,)).fetchone()
+        connection.close()
+    for bit in (0, len(value) * 4, len(value) * 8 - 1):
+        change(database, f"UPDATE entries SET {column} = ? WHERE i = ?", flipped(value, bit), row)
+        with AgentLattice.embedded(database, agent="ci") as al:
+            result = al.verify_sync()
+            assert (result.chain_valid, result.first_broken_at_row_id) == (False, str(row))
+        change(database, f"UPDATE entries SET {column} = ? WHERE i = ?", value, row)
+
+
+def test_a_removed_entry_is_found(opened, database: Path) -> None:
+    change(database, "DELETE FROM entries WHERE i = 100")
+    result = opened(policies=None).verify_sync()
+    assert (result.chain_valid, result.first_broken_at_row_id) == (False, "100")
+
+
+def test_two_swapped_entries_are_found(opened, database: Path) -> None:
+    change(database, "UPDATE entries SET i = -1 WHERE i = 100")
+    change(database, "UPDATE entries SET i = 100 WHERE i = 101")
+    change(database, "UPDATE entries SET i = 101 WHERE i = -1")
+    result = opened(policies=None).verify_sync()
+    assert (result.chain_valid, result.first_broken_at_row_id) == (False, "100")
+
+
+@pytest.mark.parametrize(
+    ("kind", "member"),
+    [
+        ("limit", '"used"'),
+        ("approval", '"status"'),
+        ("action", '"claim"'),
+        ("agent", '"tags"'),
+        ("pending", "{"),
+    ],
+)
+def test_an_edited_state_table_is_found_and_the_document_named(
+    opened, database: Path, kind: str, member: str
+) -> None:
+    connection = apsw.Connection(str(database))
+    ((key, value),) = connection.execute(
+        "SELECT key, value FROM state WHERE kind = ? AND CAST(value AS TEXT) LIKE ? LIMIT 1",
+        (kind, f"%{member}%"),
+    ).fetchall()
+    connection.close()
+    change(database, "UPDATE state SET value = ? WHERE kind = ? AND key = ?", b'{"used":"1"}', kind, key)
+    al = opened(policies=None, agent=None, operator="auditor")
+    assert [(d.kind, d.key) for d in al.verify_state_sync()] == [(kind, key)]
+    change(database, "DELETE FROM state WHERE kind = ? AND key = ?", kind, key)
+    assert "missing" in str(al.verify_state_sync()[0])
+    change(database, "INSERT INTO state VALUES (?, 'invented', ?)", kind, value)
+    assert any(d.key == "invented" and "knows nothing" in str(d) for d in al.verify_state_sync())
+
+
+@pytest.mark.parametrize("kept", [0, 1, 255, 256, 257, 299])
+def test_a_tail_cut_to_any_length_is_found_and_nothing_more_is_recorded(
+    opened, database: Path, kept: int
+) -> None:
+    """The attacker rewrites the head too: everything that is left fits together, but not with what was signed."""
+    from agentlattice_core.audit.entry import Head
+    from agentlattice_core.audit.merkle import Frontier
+
+    connection = apsw.Connection(str(database))
+    rows = connection.execute("SELECT body, leaf FROM entries WHERE i < ? ORDER BY i", (kept,)).fetchall()
+    frontier = Frontier()
+    for _, leaf in rows:
+        frontier.push(leaf)
+    at = rows[-1][0][7:34].decode() if rows else ""
+    head = Head(rows[-1][1] if rows else bytes(32), at, frontier)
+    with connection:
+        connection.execute("DELETE FROM entries WHERE i >= ?", (kept,))
+        connection.execute("DELETE FROM checkpoints WHERE size > ?", (kept,))
+        connection.execute("DELETE FROM tiles WHERE (n + 1) * 256 > ?", (kept,))
+        connection.execute(
+            "UPDATE head SET leaf = ?, at = ?, frontier = ?", (head.leaf, head.at, frontier.to_bytes())
+        )
+    connection.close()
+    with pytest.raises(NotRecordedError, match="cut short or an old copy"):
+        opened()
+    al = AgentLattice.embedded(database, operator="auditor")
+    result = al.verify_sync()
+    al.close()
+    assert not result.chain_valid
+    assert result.problem is not None
+
+
+def test_an_old_copy_that_was_restored_is_found(opened, database: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "backup.db"
+    copy_database(database, copy)
+    al = opened()
+    al.execute_sync("pr.open", metadata={"pr_size": 1})
+    al.close()
+    for beside in tmp_path.glob("governance.db-*"):
+        beside.unlink()
+    shutil.copy(copy, database)
+    with pytest.raises(NotRecordedError, match="not the one that was signed"):
+        opened()
+
+
+def test_a_log_rewritten_with_recomputed_hashes_is_found_against_a_kept_checkpoint(
+    opened, database: Path, tmp_path: Path
+) -> None:
+    """The attacker has the database and the signing key's directory, but not the checkpoint kept elsewhere."""
+    from agentlattice_core.audit.entry import Sealer, parse
+    from agentlattice_core.audit.tiles import tiles_completed_by
+
+    al = opened()
+    kept = al.checkpoint_sync()
+    org = al.org_id
+    al.close()
+    connection = apsw.Connection(str(database))
+    rows = connection.execute("SELECT i, body, payload FROM entries ORDER BY i").fetchall()
+    sealer, leaves = Sealer(org), []
+    with connection:
+        connection.execute("DELETE FROM checkpoints")
+        for index, body, payload in rows:
+            entry = parse(body)
+            data = {**entry.data, "decision": "executed"} if index == 60 else dict(entry.data)
+            sealed = sealer.seal(entry.kind, dict(entry.who), data, at=entry.at, id=entry.id, payload=payload)
+            leaves.append(sealed.leaf)
+            connection.execute(
+                "UPDATE entries SET body = ?, leaf = ?, salt = ? WHERE i = ?",
+                (sealed.body, sealed.leaf, sealed.salt, index),
+            )
+        head = sealer.head()
+        connection.execute("UPDATE head SET leaf = ?, frontier = ?", (head.leaf, head.frontier.to_bytes()))
+        connection.execute("DELETE FROM tiles")
+        for tile in tiles_completed_by(
+            0, head.size, lambda a, n: b"".join(leaves[a : a + n]), lambda a, b: None
+        ):
+            connection.execute("INSERT INTO tiles VALUES (?, ?, ?)", (tile.level, tile.index, tile.hashes))
+    connection.close()
+    al = AgentLattice.embedded(database, operator="auditor")
+    result = al.verify_sync(kept)
+    al.close()
+    assert not result.chain_valid
+    assert result.first_broken_at_row_id is not None
+    assert int(result.first_broken_at_row_id) <= 60
+
+
+def test_an_erased_payload_verifies_and_reads_as_erased(opened, database: Path) -> None:
+    al = opened()
+    admin = al.for_operator("dpo", role="admin")
+    assert admin.erase_sync([20, 21, 20], "request of the person concerned") == 2
+    assert admin.erase_sync([20], "again") == 0
+    assert al.verify_sync().chain_valid
+    assert al.verify_state_sync() == []
+    erased = [event for event in admin.audit_sync(limit=200, cursor="16").events if event.erased]
+    assert [int(event.id[4:16], 16) for event in erased] == [21, 20]
+    assert erased[0].metadata == {}
+    admin.close()
+
+
+def test_a_payload_that_vanished_without_an_erasure_is_not_erased(opened, database: Path) -> None:
+    change(database, "UPDATE entries SET salt = NULL, payload = NULL WHERE i = 20")
+    result = opened(policies=None).verify_sync()
+    assert (result.chain_valid, result.first_broken_at_row_id) == (False, "20")
+
+
+def test_what_was_erased_is_not_left_in_the_files(opened, tmp_path: Path) -> None:
+    secret = "unmistakable-personal-data-7361"
+    al = opened()
+    event = al.execute_sync("pr.open", metadata={"pr_size": 1, "who": secret}).audit_event_id
+    admin = al.for_operator("dpo", role="admin")
+    admin.erase_sync([int(event[4:16], 16)], "request")
+    al.execute_sync("pr.open", metadata={"pr_size": 1})
+    admin.close()
+    al.close()
+    for path in tmp_path.iterdir():
+        assert secret.encode() not in path.read_bytes(), path.name
+
+
+def test_only_administrators_erase_and_never_a_policy(opened, database: Path) -> None:
+    al = opened()
+    member, admin = al.for_operator("m"), al.for_operator("a", role="admin")
+    with pytest.raises(ForbiddenError, match="takes an administrator"):
+        member.erase_sync([20], "why")
+    with pytest.raises(InvalidRequestError, match="holds a policy"):
+        admin.erase_sync(range(2, 4), "why")
+    member.close()
+    admin.close()
+
+
+def test_a_checkpoint_of_another_log_is_refused(opened, database: Path, tmp_path: Path) -> None:
+    with AgentLattice.embedded(tmp_path / "other.db", agent="x") as other:
+        foreign = other.checkpoint_sync()
+    with pytest.raises(AuditError):
+        opened().verify_sync(foreign)
