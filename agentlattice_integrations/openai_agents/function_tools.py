@@ -1,8 +1,8 @@
 """Function tools, MCP tools and agents as tools: the decision in a tool guardrail, the proof of it at the invoker.
 
 - The guardrail decides, last of all the tool's input guardrails: before hooks, outside the tool's timeout, and a denial
-  is delivered as the tool's result, byte for byte. It is merged into the tool's last own guardrail, so that the lists of
-  guardrail results keep their length.
+  is delivered as the tool's result, byte for byte. It is merged into the tool's last own guardrail, so that the lists
+  of guardrail results keep their length.
 - The invoker runs the tool only under a permit for exactly the arguments it was handed. Whoever calls it without one
   (directly, or after a hook changed the arguments) is decided on there.
 - A governed tool is a copy of the tool. Its invoker keeps its type, so that the SDK finds on it all that it looks for:

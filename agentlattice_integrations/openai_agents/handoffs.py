@@ -49,7 +49,7 @@ def govern_handoff(item: Any, governor: Governor, govern_target: Callable[[Any],
                 raise AgentLatticeDeniedError(
                     answer.approval_id,
                     answer.reason,
-                    message=f"hand-off `{governed.tool_name}` was denied and its agent is not governed: govern the agent",
+                    message=f"hand-off `{governed.tool_name}` was denied; to go on after that, govern the agent",
                 )
             _denied.set((governed, answer))
             return source
