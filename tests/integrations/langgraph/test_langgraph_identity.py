@@ -111,8 +111,8 @@ class FileSaver(InMemorySaver):
         self.keep()
 
     def keep(self):
-        storage = {thread: {space: dict(each) for space, each in spaces.items()} for thread, spaces in self.storage.items()}
-        self.path.write_bytes(pickle.dumps((storage, dict(self.writes), dict(self.blobs))))
+        plain = {thread: {name: dict(kept) for name, kept in each.items()} for thread, each in self.storage.items()}
+        self.path.write_bytes(pickle.dumps((plain, dict(self.writes), dict(self.blobs))))
 
 @tool
 def write(size: int) -> str:

@@ -1,0 +1,233 @@
+"""`govern(...)` and `coverage(...)`: what they take, what they give back, and what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.tools import BaseTool, tool
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph_scripted import ScriptedModel, asking, call, run, tool_graph, tool_messages
+
+from agentlattice_core import AgentLattice
+from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
+from agentlattice_core.results import AuditEvent
+from agentlattice_core.toolcalls import Coverage
+from agentlattice_integrations.langgraph import GovernanceMiddleware, coverage, govern
+
+Recorded = Callable[[], list[AuditEvent]]
+
+
+def delete(path: str) -> str:
+    """Delete a file."""
+    raise AssertionError(f"deleted {path}")
+
+
+def _deleting() -> ScriptedModel:
+    return ScriptedModel(asking(call("delete", path="a")))
+
+
+def _denied(graph: Any, how: str = "sync") -> bool:
+    messages = tool_messages(run(graph, how))
+    return [message.status for message in messages] == ["error"] and "POLICY_DENIED" in str(
+        messages[0].content
+    )
+
+
+def test_each_form_is_given_back_governed(al: AgentLattice) -> None:
+    """A function becomes its tool, a tool its copy, lists stay lists, nodes and graphs stay the very same objects."""
+    made = tool(delete)
+    function, copy = govern(delete, al), govern(made, al)
+    assert isinstance(function, BaseTool)
+    assert isinstance(copy, type(made))
+    assert copy is not made
+    assert isinstance(govern([delete, made], al), list)
+    assert isinstance(govern((delete,), al), tuple)
+    node = ToolNode([made])
+    assert govern(node, al) is node
+    agent = create_agent(_deleting(), [made])
+    assert govern(agent, al) is agent
+    builder = StateGraph(MessagesState)
+    builder.add_node("tools", ToolNode([made]))
+    assert govern(builder, al) is builder
+    for graph in (
+        agent,
+        create_agent(_deleting(), [function]),
+        create_agent(_deleting(), [copy]),
+        tool_graph(_deleting(), node),
+    ):
+        assert _denied(graph)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "delete", {"type": "web_search"}])
+def test_what_cannot_be_governed_is_refused_in_words(al: AgentLattice, wrong: Any) -> None:
+    """An error says what to give instead."""
+    with pytest.raises(
+        InvalidRequestError, match="give a tool, a function, a list of them, a ToolNode or a graph"
+    ):
+        govern(wrong, al)
+
+
+def test_a_graph_without_tools_is_not_governed_in_silence(al: AgentLattice) -> None:
+    """There is nothing to govern where nothing can be seen, and that is said."""
+    builder = StateGraph(MessagesState)
+    builder.add_node("only", lambda state: {})
+    builder.add_edge(START, "only")
+    with pytest.raises(InvalidRequestError, match="no tool node that can be seen"):
+        govern(builder.compile(), al)
+
+
+def test_agents_inside_are_found_however_they_are_reached(al: AgentLattice) -> None:
+    """A sub-graph, an agent in a node's function, an agent in a tool, an agent in a tool of that: all are governed."""
+    innermost = create_agent(_deleting(), [tool(delete)])
+
+    def answer(graph: Any) -> str:
+        return "denied" if _denied(graph) else "ran"
+
+    @tool
+    def middle() -> str:
+        """Ask the innermost agent."""
+        return answer(innermost)
+
+    in_tool = create_agent(ScriptedModel(asking(call("middle"))), [middle])
+    in_function = create_agent(_deleting(), [tool(delete)])
+    subgraph = create_agent(_deleting(), [tool(delete)])
+    answers: list[str] = []
+
+    def node(state: MessagesState) -> dict[str, Any]:
+        answers.append(answer(in_function))
+        return {}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("in_tool", in_tool)
+    builder.add_node("in_function", node)
+    builder.add_node("subgraph", subgraph)
+    builder.add_edge(START, "in_tool")
+    builder.add_edge("in_tool", "in_function")
+    builder.add_edge("in_function", "subgraph")
+    builder.add_edge("subgraph", END)
+    graph = builder.compile()
+    assert len(coverage(graph).not_coverable) == 4
+    found: list[Coverage] = []
+    govern(graph, al, report=found.append)
+    assert {each.owner for each in found[0]} == {
+        "in_tool/tools",
+        "in_tool/tools/middle/tools",
+        "in_function/tools",
+        "subgraph/tools",
+    }
+    found[0].raise_if_uncovered()
+    state = run(graph)
+    messages = tool_messages(state)
+    assert messages[0].content == "denied"
+    assert answers == ["denied"]
+    assert "POLICY_DENIED" in str(messages[1].content)
+
+
+def test_graphs_that_hold_each_other_end(al: AgentLattice) -> None:
+    """Two agents that are each other's tool are each visited once."""
+    agents: dict[str, Any] = {}
+    first_agent: Any = None
+
+    @tool
+    def ask_first() -> str:
+        """Ask the first."""
+        return str(first_agent)
+
+    @tool
+    def ask_second() -> str:
+        """Ask the second."""
+        return str(second_agent)
+
+    second_agent = create_agent(ScriptedModel(), [ask_first])
+    first_agent = create_agent(ScriptedModel(), [ask_second])
+    agents["first"] = govern(first_agent, al)
+    assert {each.name for each in coverage(first_agent).governed} == {"ask_first", "ask_second"}
+
+
+def test_the_report_tells_open_tools_from_governed_ones(al: AgentLattice) -> None:
+    """Ungoverned, it says what to do; governed, or under the middleware, it names the action type."""
+    made = tool(delete)
+    before = coverage([made, delete, {"type": "web_search"}])
+    assert [each.status for each in before] == ["not_coverable", "not_coverable"]
+    with pytest.raises(AgentLatticeError, match="`delete`"):
+        before.raise_if_uncovered()
+    assert coverage(create_agent(_deleting(), [made])).not_coverable[0].name == "delete"
+    governance = GovernanceMiddleware(al, actions={"delete": "file.delete"})
+    agent = create_agent(_deleting(), [made], middleware=[governance])
+    (entry,) = coverage(agent)
+    assert (entry.name, entry.status, entry.action_type, entry.owner) == (
+        "delete",
+        "governed",
+        "file.delete",
+        "tools",
+    )
+    run(agent)
+    assert [each.action_type for each in coverage(governance)] == ["file.delete"]
+
+
+def test_hosted_tools_of_a_compiled_agent_are_taken_from_its_model(al: AgentLattice) -> None:
+    """`govern(agent)` also reaches what the agent's model is offered; `allow` leaves it and says so."""
+    model = ScriptedModel()
+    agent = create_agent(model, [tool(delete), {"type": "web_search"}])
+    found: list[Coverage] = []
+    govern(agent, al, hosted_tools="allow", report=found.append)
+    run(agent)
+    assert len(model.offered[0]) == 2
+    assert [each.name for each in found[0].not_coverable] == ["web_search"]
+    govern(agent, al, report=found.append)
+    run(agent)
+    assert [each.name for each in model.offered[1]] == ["delete"]
+    assert [each.name for each in found[1].refused] == ["web_search"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async", "stream"])
+def test_tools_put_into_a_governed_node_later_are_governed(al: AgentLattice, how: str) -> None:
+    """However the node's tools are changed, what is put in is governed."""
+    made = tool(delete)
+    for put in (
+        lambda tools: tools.__setitem__("delete", made),
+        lambda tools: tools.update(delete=made),
+        lambda tools: tools.setdefault("delete", made),
+        lambda tools: tools.__ior__({"delete": made}),
+    ):
+        node = govern(ToolNode([]), al)
+        put(node.tools_by_name)
+        assert _denied(tool_graph(_deleting(), node), how)
+
+
+def test_governing_again_changes_nothing(al: AgentLattice, recorded: Recorded) -> None:
+    """The same client twice is one decision per call."""
+    agent = govern(govern(create_agent(_deleting(), [tool(delete)]), al), al)
+    assert _denied(agent)
+    assert len(recorded()) == 1
+
+
+def test_importing_the_adapter_imports_no_other_framework() -> None:
+    """The LangGraph room brings LangGraph and LangChain, and nothing of the other frameworks."""
+    program = (
+        "import sys, agentlattice_integrations.langgraph; "
+        "print([name for name in ('crewai', 'agents', 'openai', 'langchain_mcp_adapters') if name in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
+
+
+@pytest.mark.parametrize("missing", ["langgraph", "langchain"])
+def test_without_the_framework_the_import_says_what_to_install(missing: str) -> None:
+    """One line with the command, and no traceback of somebody else's."""
+    program = (
+        f"import sys; sys.modules['{missing}'] = None\n"
+        "try:\n    import agentlattice_integrations.langgraph\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert 'pip install "agentlattice-integrations[langgraph]"' in said
+    assert said.count("\n") == 1
