@@ -13,6 +13,7 @@ import pytest
 
 from agentlattice_core.actions import Action
 from agentlattice_core.policy import Decision, Facts, PolicyDocument, PolicySet
+from agentlattice_core.policy.rules import exact_sum
 from agentlattice_core.principals import AgentFacts
 from agentlattice_core.results import ActionOptions
 
@@ -49,7 +50,7 @@ class Day:
         """Decide, and charge what the decision says."""
         decision = self.ask(action_type, agent, **options)
         for charge in decision.charges:
-            self.totals[charge.key] = self.totals.get(charge.key, Decimal(0)) + charge.amount
+            self.totals[charge.key] = exact_sum(self.totals.get(charge.key, Decimal(0)), charge.amount)
         return decision
 
 

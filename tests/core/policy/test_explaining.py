@@ -1,0 +1,73 @@
+"""What an agent is shown of a decision: everything, the fields, or nothing but that it was so."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentlattice_core.policy.explain import hide
+
+TEXT = """
+policies:
+  - name: P
+    action: pay
+    effect: allow
+    explain: {explain}
+    conditions:
+      - {{field: secret_field, operator: lt, value: 777}}
+    rules:
+      - {{priority: 42, type: AMOUNT_THRESHOLD, min: "333", currency: EUR, effect: REJECT}}
+"""
+
+
+def told(decision) -> str:
+    shown = hide(decision)
+    return repr((shown.conditions, shown.rules, shown.message, shown.missing))
+
+
+@pytest.mark.parametrize("explain", ["fields", "none"])
+@pytest.mark.parametrize("options", [{"metadata": {"secret_field": 888}}, {"metadata": {"secret_field": 1}}])
+def test_values_are_hidden(policies, explain, options):
+    """Neither the threshold nor what was found is anywhere in what is shown, the message included."""
+    decision = policies(TEXT.format(explain=explain)).ask("pay", amount="999", currency="EUR", **options)
+    assert decision.outcome == "deny"
+    for value in ("777", "888", "333", "999"):
+        assert value not in told(decision)
+    assert any(value in repr(decision) for value in ("777", "333"))
+
+
+def test_fields_shows_which_field_and_none_does_not(policies):
+    """Under `none` not even the field's name is shown, nor that it was missing."""
+    for explain, visible in (("full", True), ("fields", True), ("none", False)):
+        decision = policies(TEXT.format(explain=explain)).ask("pay", amount="1", currency="EUR")
+        assert decision.missing == ("secret_field",)
+        assert ("secret_field" in told(decision)) is visible
+
+
+def test_hidden_members_are_present_but_blank(policies):
+    """Readers that require the members still find them."""
+    decision = policies(TEXT.format(explain="none")).ask("pay", metadata={"secret_field": 888})
+    assert [one.to_dict() for one in hide(decision).conditions] == [
+        {"field": "", "operator": "", "expected": None, "result": False, "actual": None}
+    ]
+    decision = policies(TEXT.format(explain="fields")).ask("pay", metadata={"secret_field": 888})
+    assert [one.to_dict() for one in hide(decision).conditions] == [
+        {"field": "secret_field", "operator": "lt", "expected": None, "result": False, "actual": None}
+    ]
+
+
+def test_full_hides_nothing(policies):
+    """And is the default."""
+    decision = policies(TEXT.format(explain="full")).ask("pay", metadata={"secret_field": 888})
+    assert hide(decision) is decision
+    assert decision.message == "`secret_field` must be less than `777`, and is `888`"
+
+
+def test_a_guardrail_that_hides_hides_for_all(policies):
+    """The strictest `explain` of whoever is reported holds for the whole answer."""
+    text = TEXT.format(explain="full") + (
+        "guardrails:\n  - name: G\n    action: pay\n    explain: none\n    rules:\n"
+        "      - {priority: 1, type: AMOUNT_THRESHOLD, min: '555', currency: EUR, effect: REJECT}\n"
+    )
+    decision = policies(text).ask("pay", metadata={"secret_field": 1}, amount="999", currency="EUR")
+    assert decision.explain == "none"
+    assert "555" not in told(decision)

@@ -1,0 +1,344 @@
+"""Tools for authors: lint, diff, simulate, suggest, and the starter document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from conftest import EXAMPLES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentlattice_core.actions import Action
+from agentlattice_core.policy import PolicyDocument, PolicySet
+from agentlattice_core.policy.diff import diff
+from agentlattice_core.policy.lint import lint
+from agentlattice_core.policy.simulate import RecordedAction, outcome_of_status, replay, simulate
+from agentlattice_core.policy.starter import starter_document
+from agentlattice_core.policy.suggest import suggest
+from agentlattice_core.principals import AgentFacts
+from agentlattice_core.results import ActionOptions
+
+START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+
+
+def found(text: str, **known: Any) -> list[tuple[str, int]]:
+    return [(one.code, one.line) for one in lint(PolicyDocument.parse(f"version: 1\n{text}"), **known)]
+
+
+def one_policy(*lines: str, effect: str = "allow") -> str:
+    return f"policies:\n  - name: P\n    action: x\n    effect: {effect}\n" + "".join(
+        f"    {line}\n" for line in lines
+    )
+
+
+class TestLint:
+    @pytest.mark.parametrize(
+        "conditions",
+        [
+            "[{field: a, operator: between, value: [10, 5]}]",
+            "[{field: a, operator: lt, value: 5}, {field: a, operator: gte, value: 5}]",
+            "[{field: a, operator: eq, value: x}, {field: a, operator: neq, value: x}]",
+            "[{field: a, operator: eq, value: x}, {field: a, operator: in, value: [y, z]}]",
+            "[{field: a, operator: exists, value: false}, {field: a, operator: eq, value: 1}]",
+            "[{not: {any: [{field: a, operator: lt, value: 5}, {field: a, operator: gte, value: 5}]}}]",
+            "[{any: [{field: a, operator: gt, value: 9}, {field: a, operator: lt, value: 1}]},"
+            " {field: a, operator: eq, value: 5}]",
+            "[{field: sensitivity, operator: gt, value: critical}]",
+            "[{field: time.hour, operator: gt, value: 23}]",
+            "[{field: count, operator: lt, value: 0}]",
+            "[{field: amount, operator: eq, value: '1'}, {field: amount, operator: gt, value: '2'}]",
+        ],
+    )
+    def test_conditions_that_can_never_hold(self, conditions):
+        """Contradictions within a field are found, through groups and negations."""
+        assert ("never-matches", 6) in found(one_policy(f"conditions: {conditions}"))
+
+    @pytest.mark.parametrize(
+        "conditions",
+        [
+            "[{field: a, operator: between, value: [5, 5]}]",
+            "[{field: a, operator: lte, value: 5}, {field: a, operator: gte, value: 5}]",
+            "[{any: [{field: a, operator: gt, value: 9}, {field: a, operator: lt, value: 1}]},"
+            " {field: a, operator: eq, value: 10}]",
+            "[{field: a, operator: eq, value: 1}, {field: b, operator: eq, value: 2}]",
+            "[{not: [{field: a, operator: eq, value: 1}, {field: a, operator: eq, value: 2}]}]",
+            "[{field: sensitivity, operator: gte, value: critical}]",
+        ],
+    )
+    def test_conditions_that_can_hold_are_left_alone(self, conditions):
+        """No finding without certainty."""
+        assert found(one_policy(f"conditions: {conditions}")) == []
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (one_policy() + "  - {name: Q, action: x, effect: deny}\n", [("contradictory", 5)]),
+            (
+                one_policy("conditions: [{field: a, operator: eq, value: 1}]")
+                + "  - {name: Q, action: x, effect: deny}\n",
+                [("shadowed", 3)],
+            ),
+            (one_policy() + "  - {name: Q, action: x, effect: require_approval}\n", [("shadowed", 3)]),
+            (one_policy("approval: {timeout: 1h}"), [("unreachable", 6)]),
+            (one_policy(effect="conditional"), [("no-effect", 5)]),
+            (one_policy("conditions: [{field: a, operator: matches, value: acme}]"), [("unanchored", 6)]),
+            (
+                one_policy("conditions: [{field: senstivity, operator: eq, value: low}]"),
+                [("unknown-field", 6)],
+            ),
+            (
+                one_policy("conditions: [{field: b, operator: eq, value: 1}]")
+                + "actions: {x: {fields: {a: {}}}}\n",
+                [("unknown-field", 6)],
+            ),
+            (
+                "guardrails:\n  - {name: G, action: x, effect: require_approval,"
+                " conditions: [{field: a, operator: exists}]}\n",
+                [("denies-the-rest", 3)],
+            ),
+        ],
+    )
+    def test_each_code_is_found_on_its_line(self, text, expected):
+        """Codes and lines are what an editor shows."""
+        assert [(code, line) for code, line in found(text)] == expected
+
+    @pytest.mark.parametrize(
+        ("rule", "code", "effect"),
+        [
+            (
+                "type: AMOUNT_THRESHOLD, above: 5, max: 5, currency: EUR, effect: REJECT",
+                "never-matches",
+                "allow",
+            ),
+            ("type: AMOUNT_THRESHOLD, max: 5, currency: EUR, effect: AUTO_APPROVE", "no-effect", "allow"),
+            (
+                "type: CATEGORY_BLOCKLIST, categories: [a], effect: AUTO_APPROVE",
+                "contradictory",
+                "require_approval",
+            ),
+            ("type: BENEFICIARY_WHITELIST, registry: none, effect: REJECT", "unknown-registry", "allow"),
+            ("type: AGENT_SCOPE, agents: [other], effect: REJECT", "never-matches", "allow"),
+            ("type: AGENT_SCOPE, except_agents: [ann], effect: REJECT", "never-matches", "allow"),
+            ("type: CATEGORY_BLOCKLIST, categories: [a], effect: REJECT", "unreachable", "deny"),
+        ],
+    )
+    def test_rules_that_do_nothing(self, rule, code, effect):
+        """Or the opposite of what they read like."""
+        text = one_policy("agents: [ann]", "rules:", f"  - {{priority: 1, {rule}}}", effect=effect)
+        assert code in [one for one, _ in found(text)]
+
+    def test_a_rule_behind_a_stricter_one_is_shadowed(self):
+        """And the finding is on its own line, whatever the priorities."""
+        text = one_policy(
+            "rules:",
+            "  - {priority: 20, type: AMOUNT_THRESHOLD, max: 100, currency: EUR, effect: AUTO_APPROVE}",
+            "  - {priority: 10, type: AMOUNT_THRESHOLD, max: 500, currency: EUR, effect: REJECT}",
+            effect="require_approval",
+        )
+        assert found(text) == [("shadowed", 7)]
+
+    def test_agents_that_nobody_registered(self):
+        """Only where the caller says which agents there are."""
+        text = one_policy("agents: [an, ann]")
+        assert found(text) == []
+        assert found(text, agents=["ann", "bob"]) == [("unknown-agent", 6)]
+
+    @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+    def test_the_examples_have_no_findings(self, path):
+        """What ships is clean."""
+        assert lint(PolicyDocument.load(path)) == []
+
+
+class TestDiff:
+    def test_what_changed_and_how(self):
+        """Added, removed and changed parts, with the fields that differ."""
+        before = PolicyDocument.parse(
+            "version: 1\npolicies:\n  - {name: A, action: x, effect: allow, agents: [ann]}\n"
+            "  - {name: B, action: y, effect: deny}\n"
+        )
+        after = PolicyDocument.parse(
+            "version: 1\npolicies:\n  - {name: C, action: z, effect: deny}\n"
+            "  - name: A\n    action: x\n    effect: allow\n    rules:\n"
+            "      - {priority: 1, type: DAILY_CAP, cap: 5, currency: EUR, effect: REJECT}\n"
+        )
+        assert [str(change) for change in diff(before.parts(), after.parts())] == [
+            'changed policy/a `A`\n  agents: was ["ann"], removed\n  rules: set to '
+            '[{"cap":"5","currency":"EUR","effect":"REJECT","priority":1,"type":"DAILY_CAP"}]',
+            "removed policy/b `B`",
+            "added policy/c `C`",
+        ]
+
+    def test_layout_is_no_difference(self):
+        """Comments, order and spelling out a default change nothing."""
+        one = PolicyDocument.parse("version: 1\npolicies:\n  - {name: A, action: x, effect: allow}\n")
+        two = PolicyDocument.parse(
+            "# hello\npolicies:\n- effect: allow\n  action: x\n  explain: full\n  name: A\nversion: 1\n"
+        )
+        assert diff(one.parts(), two.parts()) == []
+
+
+def record(
+    at: datetime, outcome: str = "executed", kind: str = "pay", agent: str = "ann", **options: Any
+) -> RecordedAction:
+    action = Action.build(kind, ActionOptions(**options))
+    return RecordedAction(action, AgentFacts(agent, agent), at, outcome_of_status(outcome))
+
+
+def policy_set(text: str) -> PolicySet:
+    return PolicySet.from_document(PolicyDocument.parse(text))
+
+
+class TestSimulate:
+    CAP = one_policy(
+        "rules: [{priority: 1, type: DAILY_CAP, cap: 100, currency: EUR, effect: REJECT}]"
+    ).replace("action: x", "action: pay")
+
+    def test_flips_are_counted_by_kind(self):
+        """With the policy that would say it, and a few examples."""
+        records = [record(START + timedelta(minutes=n), amount="30", currency="EUR") for n in range(5)]
+        records.append(record(START, "denied", kind="other"))
+        report = simulate(records, policy_set(f"version: 1\n{self.CAP}"), examples=1)
+        kinds = {
+            (kind.action_type, kind.was, kind.now, kind.policy): count for kind, count in report.flips.items()
+        }
+        assert kinds == {("pay", "allow", "deny", "P"): 2, ("other", "deny", "not_found", None): 1}
+        assert (report.total, report.unchanged, report.stricter) == (6, 3, 2)
+        assert all(len(examples) == 1 for examples in report.examples.values())
+
+    def test_each_day_starts_afresh(self):
+        """Totals are the candidate's own, by its days."""
+        records = [record(START + timedelta(hours=8 * n), amount="50", currency="EUR") for n in range(30)]
+        decisions = [
+            decision.outcome for _, decision in replay(records, policy_set(f"version: 1\n{self.CAP}"))
+        ]
+        by_day: dict[Any, list[str]] = {}
+        for one, outcome in zip(records, decisions, strict=True):
+            by_day.setdefault(one.at.date(), []).append(outcome)
+        assert all(outcomes[:2] == ["allow", "allow"] for outcomes in by_day.values() if len(outcomes) > 1)
+        assert all(outcomes[2:] in ([], ["deny"]) for outcomes in by_day.values())
+
+    def test_memory_does_not_grow_with_the_log(self):
+        """Ten years of actions leave the totals of two or three days."""
+        import gc
+
+        from agentlattice_core.policy.simulate import _DayTotals
+
+        candidate = policy_set(f"version: 1\n{self.CAP}")
+        records = (record(START + timedelta(hours=12 * n), amount="1", currency="EUR") for n in range(7300))
+        replayed: Iterator[Any] = replay(records, candidate)
+        for _ in range(7299):
+            next(replayed)
+        (totals,) = (one for one in gc.get_objects() if isinstance(one, _DayTotals))
+        assert len(totals._totals) <= 3
+
+
+class TestSuggest:
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["pay", "pr.open", "Pr.Open"]),
+                st.integers(0, 60 * 24 * 20),
+                st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "metadata": st.dictionaries(
+                            st.sampled_from(
+                                ["size", "env", "count", "weird name", "dotted.name", "é\n", "amount"]
+                            ),
+                            st.integers(-5, 2**52)
+                            | st.floats(-1e20, 1e20)
+                            | st.sampled_from(["a", "b: c", '"', "#"])
+                            | st.booleans()
+                            | st.lists(st.integers(), max_size=0)
+                            | st.none(),
+                        ),
+                        "amount": st.decimals(0, 10**6, places=2).map(str),
+                        "currency": st.sampled_from(["EUR", "USD", "points!"]),
+                        "beneficiary": st.sampled_from(["acme", "é: 1"]),
+                        "data_accessed": st.lists(
+                            st.sampled_from(
+                                [{"type": "a", "count": 2, "sensitivity": "high"}, {"type": "b"}]
+                            ),
+                            max_size=2,
+                        ),
+                    },
+                ),
+                st.sampled_from(["ann", "bob: {", "é"]),
+            ),
+            max_size=30,
+        )
+    )
+    def test_a_draft_is_valid_and_allows_all_that_was_observed(self, observed):
+        """Whatever was recorded: the draft parses, and replaying the record under it flips nothing."""
+        records = [
+            record(START + timedelta(minutes=minutes), kind=kind, agent=agent, **options)
+            for kind, minutes, options, agent in sorted(observed, key=lambda one: one[1])
+        ]
+        draft = suggest(records)
+        report = simulate(records, policy_set(draft))
+        assert report.flips == {}, draft
+
+    def test_a_draft_allows_little_else(self):
+        """Bounds are as tight as what was seen, and say what that was."""
+        records = [
+            record(
+                START + timedelta(hours=26 * n),
+                kind="refund.issue",
+                amount=str(10 + n),
+                currency="EUR",
+                category=("damaged", "late")[n % 2],
+                metadata={"items": 1 + n % 3, "note": f"free text {n}"},
+                data_accessed=[{"type": "order", "count": 1, "sensitivity": "medium"}],
+            )
+            for n in range(20)
+        ]
+        draft = suggest(records)
+        candidate = policy_set(draft)
+        assert "free text" not in draft
+        assert "note: seen 20 times, too varied to bound" in draft
+        good = {
+            "kind": "refund.issue",
+            "amount": "29",
+            "currency": "EUR",
+            "category": "late",
+            "metadata": {"items": 3},
+            "data_accessed": [{"type": "order", "count": 1, "sensitivity": "medium"}],
+        }
+        changes: list[tuple[dict[str, Any], str]] = [
+            ({}, "allow"),
+            ({"amount": "29.01"}, "deny"),
+            ({"category": "goodwill"}, "deny"),
+            ({"metadata": {"items": 4}}, "deny"),
+            ({"metadata": {}}, "deny"),
+            ({"data_accessed": [{"type": "order", "count": 2, "sensitivity": "medium"}]}, "deny"),
+            ({"data_accessed": [{"type": "order", "count": 1, "sensitivity": "high"}]}, "deny"),
+            ({"agent": "eve"}, "not_found"),
+            ({"kind": "refund.cancel"}, "not_found"),
+        ]
+        for change, outcome in changes:
+            ((_, decision),) = replay([record(START + timedelta(days=30), **{**good, **change})], candidate)
+            assert decision.outcome == outcome, change
+        daily = [record(START + timedelta(days=40), **{**good, "amount": "29"}) for _ in range(2)]
+        assert [decision.outcome for _, decision in replay(daily, candidate)][-1] == "deny"
+        assert Decimal("29") in {
+            rule.cap for policy in PolicyDocument.parse(draft).policies for rule in policy.rules
+        }
+
+
+class TestStarter:
+    def test_it_allows_everything_until_one_deletes_that(self):
+        """ "Allow All (Default)" is a policy in the file, and without it nothing unnamed runs."""
+        text = starter_document()
+        document = PolicyDocument.parse(text)
+        assert lint(document) == []
+        whole = PolicySet.from_document(document)
+        kept = PolicyDocument(tuple(one for one in document.policies if one.name != "Allow All (Default)"))
+        ((_, decision),) = replay([record(START, kind="anything.at.all")], whole)
+        assert (decision.outcome, decision.policy.name) == ("allow", "Allow All (Default)")
+        ((_, decision),) = replay([record(START, kind="anything.at.all")], PolicySet.from_document(kept))
+        assert decision.outcome == "not_found"
