@@ -56,6 +56,11 @@ class Policies:
                 self._entry = entry
             return self._compiled
 
+    def parts(self, state: _State) -> dict[str, StoredPart]:
+        """The parts in force in `state` as they are stored, those that were tampered with marked."""
+        generation = state.get("policies", "set")
+        return _stored_parts(state, -1 if generation is None else generation["entry"])
+
     def registries(self, state: _State) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
         """Registries that are kept in the store rather than in a document."""
         return {}

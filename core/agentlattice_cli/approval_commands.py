@@ -1,0 +1,237 @@
+"""`al approvals`: what waits for a person, and deciding it.
+
+- Looking needs no identity. Deciding needs an operator, named with `--as` or AL_OPERATOR, who is never the agent.
+- Nobody approves what was not shown: an approval carries the digest of what was shown, by `--digest` or by showing it
+  on the terminal and asking. Without a terminal and without a digest nothing is approved.
+- When it is too late, the error says who decided.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentlattice_cli import options
+from agentlattice_cli.program import command_group
+
+if TYPE_CHECKING:
+    from agentlattice_cli.output import Output
+    from agentlattice_cli.settings import Settings
+    from agentlattice_core.results import ApprovalRequest
+
+__all__ = ["app"]
+
+app = command_group("See what waits for a person, and decide it.")
+
+_SHORTEST_DIGEST = 12
+
+ApprovalId = Annotated[
+    str, typer.Argument(metavar="ID", help="The approval, as `al approvals list` names it.")
+]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; the agent is told.")]
+
+
+@app.command("list")
+def list_pending(db: options.Db = None, json: options.Json = False) -> None:
+    """List what waits for a person, the nearest deadline first."""
+    from agentlattice_cli.opening import looking
+    from agentlattice_cli.output import Output
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core import approvals
+
+    with looking(resolve({"db": db})) as look:
+        found = approvals.pending(look.reader, look.now)
+    out = Output(json=json)
+    if json:
+        out.document({"approvals": found})
+        return
+    out.table(
+        ["id", "agent", "action", "policy", "decide by", "approvers", "digest"],
+        [
+            [
+                one.id,
+                one.agent,
+                one.action_type,
+                one.policy_name,
+                one.timeout_at,
+                _approvers(one),
+                one.digest[:_SHORTEST_DIGEST],
+            ]
+            for one in found
+        ],
+        "nothing waits for a person",
+    )
+
+
+@app.command()
+def show(approval: ApprovalId, db: options.Db = None, json: options.Json = False) -> None:
+    """Show a request in full, as an approver should read it."""
+    from agentlattice_cli.output import Output
+    from agentlattice_cli.settings import resolve
+
+    request = _read(resolve({"db": db}), approval)
+    out = Output(json=json)
+    if json:
+        out.document(request)
+    else:
+        _show(out, request)
+
+
+@app.command()
+def approve(
+    approval: ApprovalId,
+    digest: options.Digest = None,
+    reason: Reason = None,
+    operator: options.As = None,
+    role: options.Roles = None,
+    groups: options.Groups = None,
+    db: options.Db = None,
+    signing_key: options.SigningKey = None,
+    json: options.Json = False,
+) -> None:
+    """Approve a request that was shown."""
+    settings = _settings(operator, role, groups, db, signing_key)
+    _decide(settings, approval, digest, reason, approving=True, json=json)
+
+
+@app.command()
+def deny(
+    approval: ApprovalId,
+    digest: options.Digest = None,
+    reason: Reason = None,
+    operator: options.As = None,
+    role: options.Roles = None,
+    groups: options.Groups = None,
+    db: options.Db = None,
+    signing_key: options.SigningKey = None,
+    json: options.Json = False,
+) -> None:
+    """Deny a request, and say why: the agent is told."""
+    settings = _settings(operator, role, groups, db, signing_key)
+    _decide(settings, approval, digest, reason, approving=False, json=json)
+
+
+def _settings(
+    operator: str | None, role: str | None, groups: list[str] | None, db: str | None, signing_key: str | None
+) -> Settings:
+    from agentlattice_cli.settings import resolve
+
+    return resolve(
+        {"operator": operator, "role": role, "groups": groups, "db": db, "signing_key": signing_key}
+    )
+
+
+def _read(settings: Settings, approval_id: str) -> ApprovalRequest:
+    from agentlattice_cli.opening import looking
+    from agentlattice_core import approvals
+
+    with looking(settings) as look:
+        return approvals.approval_request(look.reader, approval_id)
+
+
+def _decide(
+    settings: Settings,
+    approval_id: str,
+    digest: str | None,
+    reason: str | None,
+    *,
+    approving: bool,
+    json: bool,
+) -> None:
+    from agentlattice_cli.opening import deciding, operator_of
+    from agentlattice_cli.output import Output, note
+    from agentlattice_core.errors import InvalidRequestError
+
+    name = operator_of(settings)
+    request = _read(settings, approval_id)
+    if request.status == "pending":  # else the core says who was faster
+        asking = sys.stdin.isatty() and sys.stderr.isatty()
+        if digest is not None:
+            digest = _whole(digest, request)
+        elif asking:
+            _show(Output(stream=sys.stderr), request)
+            digest = request.digest
+            if approving and _line(f"approve as {name}? [y/N] ").lower() not in ("y", "yes"):
+                note("nothing was decided")
+                raise typer.Exit(1)
+        elif approving:
+            raise InvalidRequestError(
+                f"nothing was shown, so nothing is approved; look with `al approvals show {approval_id}` "
+                "and pass its `--digest`"
+            )
+        if not approving and not reason:
+            reason = _line("why? the agent is told: ") if asking else None
+            if not reason:
+                raise InvalidRequestError(
+                    "say why with `--reason`; the agent is told, so that it can do better"
+                )
+    with deciding(settings) as client:
+        act = client.approve_action_sync if approving else client.deny_action_sync
+        decided = act(approval_id, reason, digest=digest)
+    out = Output(json=json)
+    if json:
+        out.document(decided)
+    elif decided.status == "pending":
+        out.line(f"{decided.id} noted, and waits for more approvers: {_approvers(decided)}")
+    else:
+        out.line(f"{decided.id} {decided.status} by {decided.resolved_by}")
+
+
+def _whole(digest: str, request: ApprovalRequest) -> str:
+    """The digest that was shown, from its beginning. Raises InvalidRequestError or IllegalTransitionError."""
+    from agentlattice_core.errors import IllegalTransitionError, InvalidRequestError
+
+    if len(digest) < _SHORTEST_DIGEST:
+        raise InvalidRequestError(
+            f"--digest `{digest}` is too short; give at least {_SHORTEST_DIGEST} characters"
+        )
+    if not request.digest.startswith(digest.lower()):
+        raise IllegalTransitionError(
+            f"approval `{request.id}` is not what was shown when this decision was made; look at it again"
+        )
+    return request.digest
+
+
+def _line(question: str) -> str:
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
+
+
+def _approvers(request: ApprovalRequest) -> str:
+    sets = []
+    for one in request.approvers:
+        who = ", ".join(one["approvers"]) or "anyone"
+        quorum = one["quorum"]
+        sets.append(f"all of {who}" if quorum == "all" else who if quorum == 1 else f"{quorum} of {who}")
+    return " and ".join(sets)
+
+
+def _show(out: Output, request: ApprovalRequest) -> None:
+    from agentlattice_cli.output import shown
+
+    pairs: list[tuple[str, Any]] = [
+        ("id", request.id),
+        ("status", request.status),
+        ("agent", request.agent),
+        ("action", request.action_type),
+        ("on behalf of", request.on_behalf_of),
+        ("amount", " ".join(part for part in (request.amount, request.currency) if part)),
+        ("beneficiary", request.beneficiary),
+        ("category", request.category),
+        ("data accessed", request.data_accessed),
+        *((f"metadata {shown(name)}", value) for name, value in request.metadata.items()),
+        ("policy", request.policy_name),
+        ("approvers", _approvers(request)),
+        ("requested at", request.requested_at),
+        ("decide by", request.timeout_at),
+        ("decided by", request.resolved_by),
+        ("decided at", request.resolved_at),
+        ("reason", request.reason),
+        ("event", request.audit_event_id),
+        ("digest", request.digest),
+    ]
+    out.fields(pairs)
+    out.why(request.conditions_evaluated, request.rules_fired)

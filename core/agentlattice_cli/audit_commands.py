@@ -1,0 +1,357 @@
+"""`al audit`: reading the log, proving it, and taking it elsewhere.
+
+- `verify` ends with 0 only if all that it was asked to check is sound; 1 says what is not, or why it could not check.
+- What somebody else holds proves most: keep what `checkpoint` and `key` print where whoever can write the log cannot.
+- An export is verified with the public key alone, on any machine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentlattice_cli import options
+from agentlattice_cli.program import command_group
+
+if TYPE_CHECKING:
+    from agentlattice_core.audit.checkpoint import Checkpoint
+    from agentlattice_core.audit.note import VerifierKey
+
+__all__ = ["app"]
+
+app = command_group("Read the log, prove it, take it elsewhere.")
+
+_PAGE = 200
+_MOST_DIFFERENCES = 20
+_MAX_NOTE_BYTES = 1 << 20
+
+
+@app.command("list")
+def list_actions(
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="NUMBER", help="How many actions.")] = 50,
+    action_type: Annotated[
+        str | None, typer.Option("--action-type", metavar="TYPE", help="Only actions of this type.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="NAME", help="Only this agent's actions.")
+    ] = None,
+    cursor: Annotated[
+        str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where the last page ended.")
+    ] = None,
+    db: options.Db = None,
+    json: options.Json = False,
+) -> None:
+    """List actions, the newest first."""
+    from agentlattice_cli.opening import looking
+    from agentlattice_cli.output import Output, note
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core import introspection
+
+    events: list[Any] = []
+    with looking(resolve({"db": db})) as look:
+        while len(events) < limit:
+            page = introspection.audit_page(
+                look.reader,
+                agent=agent,
+                cursor=cursor,
+                limit=min(_PAGE, limit - len(events)),
+                action_type=action_type,
+            )
+            events += page.events
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    out = Output(json=json)
+    if json:
+        out.document({"events": events, "next_cursor": cursor})
+        return
+    out.table(
+        ["time", "agent", "action", "status", "policy", "reason", "id"],
+        [
+            [
+                one.timestamp,
+                one.agent,
+                one.action_type,
+                one.status,
+                one.policy_name,
+                one.denial_reason,
+                one.id,
+            ]
+            for one in events
+        ],
+        "no actions",
+    )
+    if cursor is not None:
+        note(f"more: --cursor {cursor}")
+
+
+@app.command()
+def verify(
+    state: Annotated[
+        bool,
+        typer.Option("--state", help="Also fold the log again, and compare limits and approvals with it."),
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="FILE", help="A checkpoint that was kept elsewhere."),
+    ] = None,
+    since_checkpoint: Annotated[
+        bool,
+        typer.Option(
+            "--since-checkpoint", help="Trust what the checkpoint vouches for; read what came after."
+        ),
+    ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            "--export",
+            metavar="FILE",
+            help="Verify this export (- for standard input), not a database.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", metavar="KEY", help="The public key, as `al audit key` printed it, or a file with it."
+        ),
+    ] = None,
+    db: options.Db = None,
+    signing_key: options.SigningKey = None,
+    json: options.Json = False,
+) -> None:
+    """Verify the log, or an export of it: every entry, payload, tile and checkpoint."""
+    from agentlattice_core.errors import InvalidRequestError
+
+    if export is not None:
+        if state or since_checkpoint:
+            raise InvalidRequestError(
+                "an export holds no state and no tree, so it is verified whole and alone"
+            )
+        if key is None:
+            raise InvalidRequestError(
+                "an export is verified with a public key you trust; pass it with `--key`"
+            )
+        sound = _verify_export(export, key, checkpoint, json=json)
+    else:
+        if key is not None:
+            raise InvalidRequestError(
+                "`--key` goes with `--export`; a database is verified with its signer's own key"
+            )
+        sound = _verify_database(
+            db, signing_key, checkpoint, state=state, incremental=since_checkpoint, json=json
+        )
+    if not sound:
+        raise typer.Exit(1)
+
+
+def _verify_database(
+    db: str | None,
+    signing_key: str | None,
+    checkpoint: Path | None,
+    *,
+    state: bool,
+    incremental: bool,
+    json: bool,
+) -> bool:
+    from agentlattice_cli.opening import proving
+    from agentlattice_cli.output import Output
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core import verification
+
+    note = _read_note(checkpoint) if checkpoint is not None else None
+    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
+        result = verification.verify(engine, note, incremental=incremental)
+        # State is only worth comparing with a log that is what was written.
+        differences = list(verification.verify_state(engine)) if state and result.chain_valid else []
+        alarm = engine.notary.alarm
+    sound = result.chain_valid and not differences
+    out = Output(json=json)
+    if json:
+        found = {**vars(result), "sound": sound, "alarm": alarm}
+        if state:
+            found["state_valid"] = result.chain_valid and not differences
+            found["state_differences"] = [str(one) for one in differences]
+        out.document(found)
+        return sound
+    if not result.chain_valid:
+        row = result.first_broken_at_row_id
+        out.line(f"BROKEN at row {row}: {result.problem}" if row is not None else f"BROKEN: {result.problem}")
+    else:
+        since = "since the checkpoint " if result.verified_from_checkpoint else ""
+        out.line(f"sound: {_entries(result.verified_through_row + 1)} {since}verified")
+        out.line(f"head {result.chain_hash}" if result.chain_hash else "head of an empty log")
+    for one in islice(differences, _MOST_DIFFERENCES):
+        out.line(f"STATE: {one}")
+    if len(differences) > _MOST_DIFFERENCES:
+        out.line(f"STATE: and {len(differences) - _MOST_DIFFERENCES} more")
+    if state and sound:
+        out.line("state: limits, approvals and policies are what the log makes of them")
+    return sound
+
+
+def _verify_export(export: str, key: str, checkpoint: Path | None, *, json: bool) -> bool:
+    from agentlattice_cli.output import Output
+    from agentlattice_core.audit.export import verify_export
+    from agentlattice_core.audit.note import open_checkpoint
+
+    public = _public_key(key)
+    kept: list[Checkpoint] = []
+    if checkpoint is not None:
+        kept.append(open_checkpoint(_read_note(checkpoint), public))
+    if export == "-":
+        report = verify_export(sys.stdin.buffer, public, checkpoints=kept)
+    else:
+        with open(export, "rb") as lines:
+            report = verify_export(lines, public, checkpoints=kept)
+    out = Output(json=json)
+    if json:
+        out.document(
+            {
+                "sound": report.ok,
+                "entries": report.size,
+                "erased": report.erased,
+                "checkpoints": report.checkpoints,
+                "problem": report.problem.message if report.problem is not None else None,
+                "first_broken_at_row_id": _row(report.problem),
+            }
+        )
+    elif report.problem is not None:
+        out.line(f"BROKEN at row {_row(report.problem)}: {report.problem.message}")
+    else:
+        out.line(f"sound: {_entries(report.size)} verified, {report.erased} payloads erased")
+    return report.ok
+
+
+@app.command()
+def export(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write it; - for standard output.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,
+    db: options.Db = None,
+    signing_key: options.SigningKey = None,
+) -> None:
+    """Write the whole log as JSON lines, with a signed checkpoint over it."""
+    from agentlattice_cli.opening import proving
+    from agentlattice_cli.output import note
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.audit.export import export_lines
+
+    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
+        signed = _signed(engine)
+        public = engine.notary.verifier_key()
+        with engine.read() as reader:
+            lines = export_lines(reader.rows(), log=engine.store.log_id, key=public, checkpoint=signed)
+            if file == "-":
+                for line in lines:
+                    sys.stdout.buffer.write(line)
+                return
+            count = _write_whole(Path(file), lines, force=force)
+    note(f"wrote {_entries(count - 1)} to {file}; to verify it anywhere:")
+    note(f"  al audit verify --export {file} --key {public.format()}")
+
+
+@app.command("checkpoint")
+def take_checkpoint(
+    db: options.Db = None, signing_key: options.SigningKey = None, json: options.Json = False
+) -> None:
+    """Sign the log as it is now, and print the checkpoint: keep it where nobody can change it with the log."""
+    from agentlattice_cli.opening import proving
+    from agentlattice_cli.output import Output
+    from agentlattice_cli.settings import resolve
+
+    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
+        signed = _signed(engine)
+    out = Output(json=json)
+    if json:
+        out.document({"checkpoint": signed})
+    else:
+        sys.stdout.write(signed)
+
+
+@app.command("key")
+def public_key(
+    db: options.Db = None, signing_key: options.SigningKey = None, json: options.Json = False
+) -> None:
+    """Print the public key that checkpoints and exports are verified with."""
+    from agentlattice_cli.opening import proving
+    from agentlattice_cli.output import Output
+    from agentlattice_cli.settings import resolve
+
+    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
+        public = engine.notary.verifier_key().format()
+    out = Output(json=json)
+    if json:
+        out.document({"key": public})
+    else:
+        out.line(public)
+
+
+def _signed(engine: Any) -> str:
+    """A checkpoint of the log as it is. Raises AuditError if it is not the log that was signed before."""
+    from agentlattice_core.errors import AuditError
+
+    signed: str | None = engine.notary.sign()
+    if signed is None:
+        raise AuditError(engine.notary.alarm or "the log could not be signed")
+    return signed
+
+
+def _write_whole(path: Path, lines: Iterable[bytes], *, force: bool) -> int:
+    """Write a file that is there whole or not at all, readable by its owner; how many lines."""
+    from agentlattice_core.errors import InvalidRequestError
+
+    if path.exists() and not force:
+        raise InvalidRequestError(
+            f"`{path}` is there already and was left as it is; pass `--force` to replace it"
+        )
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    count = 0
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as out:
+            for line in lines:
+                out.write(line)
+                count += 1
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _read_note(path: Path) -> str:
+    from agentlattice_core.errors import AuditError
+
+    content = path.read_bytes()[: _MAX_NOTE_BYTES + 1]
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise AuditError(f"`{path}` is not a checkpoint: it is not text") from None
+
+
+def _public_key(given: str) -> VerifierKey:
+    from agentlattice_core.audit.note import VerifierKey
+    from agentlattice_core.errors import AuditError
+
+    path = Path(given)
+    if "+" not in given or path.is_file():
+        try:
+            given = path.read_bytes()[:_MAX_NOTE_BYTES].decode().strip()
+        except UnicodeDecodeError:
+            raise AuditError(f"`{path}` is not a public key: it is not text") from None
+    return VerifierKey.parse(given)
+
+
+def _row(problem: Any) -> str | None:
+    if problem is None:
+        return None
+    row = problem.row if problem.row is not None else (problem.interval or (None,))[0]
+    return None if row is None else str(row)
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"

@@ -1,0 +1,173 @@
+"""Opening the database for a command.
+
+- A command that only looks opens a database that is there, and creates none. It registers nobody and records nothing.
+- A file that is not a database of this product is refused before anything is written beside it.
+- An agent acts and an operator decides; no command is both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from agentlattice_cli.output import note
+from agentlattice_cli.settings import Settings
+from agentlattice_core.client import AgentLattice
+from agentlattice_core.clock import SystemClock
+from agentlattice_core.engine import Engine, open_engine, release
+from agentlattice_core.errors import AgentLatticeError, StoreError
+from agentlattice_core.policies import Policies
+from agentlattice_core.stores.base import Reader
+from agentlattice_core.stores.schema import APPLICATION_ID
+from agentlattice_core.stores.sqlite import SQLiteStore
+
+__all__ = ["Look", "acting", "deciding", "looking", "note_unapplied", "operator_of", "proving"]
+
+_MAGIC = b"SQLite format 3\x00"
+_APPLICATION_ID_AT = 68
+_NAME_AGENT = "pass `--agent NAME` or set AL_AGENT"
+_NAME_OPERATOR = "deciding takes a person: pass `--as NAME` or set AL_OPERATOR"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One consistent view of a database, and the policies in force in it."""
+
+    log_id: str
+    reader: Reader
+    policies: Policies
+    now: datetime
+
+
+@contextmanager
+def looking(settings: Settings) -> Iterator[Look]:
+    """The database, to be read. Raises StoreError if there is none."""
+    _check_there(settings.db)
+    # Neither an engine nor a signer: whoever looks leaves no key and no checkpoint behind.
+    store = SQLiteStore(settings.db, new_log_id=_no_new_log)
+    try:
+        with store.read() as reader:
+            yield Look(store.log_id, reader, Policies(), SystemClock().now())
+    finally:
+        store.close()
+
+
+@contextmanager
+def proving(settings: Settings) -> Iterator[Engine]:
+    """The database with its signer, for what takes checkpoints. Raises StoreError if either is missing."""
+    _check_there(settings.db)
+    key = settings.signing_key
+    if not key.exists():
+        raise StoreError(
+            f"there is no signing key `{key}`; name it with `--signing-key`, "
+            "or verify an export, which takes the public key only"
+        )
+    engine = open_engine(settings.db, signing_key=key)
+    try:
+        yield engine
+    finally:
+        release(engine)
+
+
+@contextmanager
+def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
+    """A client for the agent that is named.
+
+    With `new`, the database is made if there is none and the policy files are applied; else neither.
+    """
+    agent = settings.needed("agent", _NAME_AGENT)
+    if new:
+        _check_ours(settings.db)
+    else:
+        _check_there(settings.db)
+    with AgentLattice.embedded(
+        settings.db,
+        agent=agent,
+        policies=settings.policies if new else None,
+        mode=settings["mode"].value,
+        signing_key=settings.signing_key,
+    ) as client:
+        yield client
+
+
+@contextmanager
+def deciding(settings: Settings, *, new: bool = False) -> Iterator[AgentLattice]:
+    """A client for the operator that is named. Only with `new` is a database made where there is none."""
+    operator = operator_of(settings)
+    if new:
+        _check_ours(settings.db)
+    else:
+        _check_there(settings.db)
+    with AgentLattice.embedded(
+        settings.db,
+        operator=operator,
+        role=settings["role"].value,
+        groups=settings["groups"].value,
+        signing_key=settings.signing_key,
+    ) as client:
+        yield client
+
+
+def operator_of(settings: Settings) -> str:
+    """The person who decides. Raises AgentLatticeError with code NOT_CONFIGURED if nobody is named, or the agent is."""
+    operator: str = settings.needed("operator", _NAME_OPERATOR)
+    if operator == settings["agent"].value:
+        raise AgentLatticeError(
+            "NOT_CONFIGURED",
+            f"`{operator}` is the agent; nobody decides on their own requests, so name a person",
+        )
+    return operator
+
+
+def note_unapplied(look: Look, settings: Settings) -> None:
+    """Say it if a policy file of this project is not what the database goes by."""
+    for path in settings.policies:
+        applied = look.reader.get("source", path.name)
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            note(f"note: `{path}` cannot be read; this answer is by what was applied before")
+            continue
+        if applied is None or applied["digest"] != digest:
+            note(
+                f"note: `{path}` has changed since it was applied; `al policy apply {path}` brings it into force"
+            )
+
+
+def _no_new_log() -> str:
+    raise StoreError("there is no log in this database; name another file with `--db`")
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise StoreError(
+            f"there is no database `{path}`; name one with `--db`, "
+            "or let `al policy apply` or an agent's first action make it"
+        )
+    if path.is_file() and path.stat().st_size == 0:
+        raise StoreError(f"`{path}` is empty, so there is nothing to read; name another file with `--db`")
+    _check_ours(path)
+
+
+def _check_ours(path: Path) -> None:
+    """Raise StoreError if there is a file at `path` that is not ours."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"cannot open `{path}`: {(error.strerror or str(error)).lower()}") from None
+    if not header:
+        return
+    application = int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4])
+    # Until its write-ahead log is moved into it, a new file does not say yet whose it is.
+    unsettled = application == 0 and Path(f"{path}-wal").exists()
+    if not header.startswith(_MAGIC) or (application != APPLICATION_ID and not unsettled):
+        raise StoreError(
+            f"cannot open `{path}`: it is not a governance database; name another file with `--db`"
+        )

@@ -1,0 +1,114 @@
+"""Options that several commands share, so that one name means one thing everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Accessed",
+    "Agent",
+    "Amount",
+    "As",
+    "Beneficiary",
+    "Category",
+    "Currency",
+    "Data",
+    "Db",
+    "Digest",
+    "EventId",
+    "Groups",
+    "Json",
+    "Metadata",
+    "Mode",
+    "OnBehalfOf",
+    "Policies",
+    "Roles",
+    "SigningKey",
+]
+
+Db = Annotated[
+    str | None, typer.Option("--db", metavar="FILE", help="The database (AL_DB; default: governance.db).")
+]
+SigningKey = Annotated[
+    str | None,
+    typer.Option(
+        "--signing-key",
+        metavar="FILE",
+        help="The key that signs the log (AL_SIGNING_KEY; default: beside the database).",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Agent = Annotated[str | None, typer.Option("--agent", metavar="NAME", help="The agent that acts (AL_AGENT).")]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policies", metavar="FILE", help="A policy file to keep in force (AL_POLICIES). May be repeated."
+    ),
+]
+Mode = Annotated[
+    str | None,
+    typer.Option(
+        "--mode", metavar="MODE", help="enforce, or observe: record and let everything run (AL_MODE)."
+    ),
+]
+As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="The person who decides (AL_OPERATOR).")]
+Roles = Annotated[
+    str | None,
+    typer.Option("--role", metavar="ROLE", help="That person's role: viewer, member or admin (AL_ROLE)."),
+]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option("--group", metavar="GROUP", help="A group of that person (AL_GROUPS). May be repeated."),
+]
+Digest = Annotated[
+    str | None,
+    typer.Option(
+        "--digest", metavar="DIGEST", help="The digest that was shown, or its first 12 characters or more."
+    ),
+]
+
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata",
+        metavar="NAME=VALUE",
+        help="A member of the metadata; a value that is JSON is read as JSON. May be repeated.",
+    ),
+]
+Accessed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accessed",
+        metavar="TYPE[:COUNT[:SENSITIVITY]]",
+        help="Data that the action touches, such as credentials:1:critical. May be repeated.",
+    ),
+]
+Amount = Annotated[
+    str | None, typer.Option("--amount", metavar="DECIMAL", help="The amount of money, such as 12.50.")
+]
+Currency = Annotated[
+    str | None, typer.Option("--currency", metavar="CODE", help="The currency, such as EUR.")
+]
+Beneficiary = Annotated[
+    str | None, typer.Option("--beneficiary", metavar="NAME", help="Who receives the money.")
+]
+Category = Annotated[
+    str | None, typer.Option("--category", metavar="NAME", help="What kind of spending it is.")
+]
+OnBehalfOf = Annotated[
+    str | None, typer.Option("--on-behalf-of", metavar="NAME", help="The end user whom the agent acts for.")
+]
+EventId = Annotated[
+    str | None,
+    typer.Option("--event-id", metavar="ID", help="Makes a retry safe: the same id is the same action."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="The action's data as a JSON object, from a file or - for standard input.",
+    ),
+]

@@ -1,0 +1,367 @@
+"""`al policy`: writing policy and putting it into force.
+
+- `lint`, `simulate`, `suggest`, `diff` and `explain` change nothing. `apply` does, in an operator's name.
+- What is wrong in a file is said as `file:line:column: field: message`, so that editors can jump there.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentlattice_cli import options
+from agentlattice_cli.program import command_group
+
+if TYPE_CHECKING:
+    from agentlattice_cli.opening import Look
+    from agentlattice_core.policy.decision import Outcome
+    from agentlattice_core.policy.simulate import FlipKind
+
+__all__ = ["app"]
+
+app = command_group("Write policy, try it, and put it into force.")
+
+_STOPS = ("deny", "not_found")
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A policy file.")]
+Since = Annotated[
+    str,
+    typer.Option("--since", metavar="WHEN", help="How far back: 90m, 12h, 7d, or a date such as 2026-03-01."),
+]
+
+
+@app.command()
+def lint(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Policy files, read as one document.")
+    ],
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Check policy files: what is invalid, and what says something its author cannot have meant."""
+    from agentlattice_cli.output import Output, note
+    from agentlattice_core.errors import PolicyDocumentError
+    from agentlattice_core.policy.document import PolicyDocument
+    from agentlattice_core.policy.lint import lint as findings_of
+
+    out = Output(json=json)
+    try:
+        document = PolicyDocument.load_all(files)
+    except PolicyDocumentError as error:
+        if not json:
+            raise
+        problems = [{**asdict(one), "severity": "error", "code": "invalid"} for one in error.problems]
+        out.document({"valid": False, "findings": problems})
+        raise typer.Exit(1) from None
+    findings = findings_of(document)
+    if json:
+        found = [
+            {
+                "file": one.file,
+                "line": one.line,
+                "column": one.column,
+                "field": one.path,
+                "message": one.message,
+                "severity": one.severity,
+                "code": one.code,
+            }
+            for one in findings
+        ]
+        out.document({"valid": True, "findings": found})
+    else:
+        for one in findings:
+            out.line(str(one))
+        counted = f"{len(document.policies)} policies, {len(document.guardrails)} guardrails"
+        note(f"{counted}: {len(findings)} findings" if findings else f"{counted}: nothing to say")
+    if any(one.severity == "error" or strict for one in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def simulate(
+    file: File,
+    since: Since = "7d",
+    fail_on_new_denials: Annotated[
+        bool,
+        typer.Option("--fail-on-new-denials", help="Exit with 1 if an action that was not denied would be."),
+    ] = False,
+    db: options.Db = None,
+    json: options.Json = False,
+) -> None:
+    """Replay recorded actions against a policy file, and show what would be decided otherwise."""
+    from agentlattice_cli.opening import looking
+    from agentlattice_cli.output import Output, note
+    from agentlattice_cli.periods import moment
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.policy.document import PolicyDocument
+    from agentlattice_core.policy.evaluate import PolicySet
+    from agentlattice_core.policy.simulate import simulate as replayed
+    from agentlattice_core.recorded import RecordedActions
+
+    candidate = PolicySet.from_document(PolicyDocument.load(file))
+    with looking(resolve({"db": db})) as look:
+        records = RecordedActions(look.reader, moment(since, look.now, "--since"))
+        report = replayed(records, candidate, look.policies.registries(look.reader))
+    kinds = sorted(report.flips, key=lambda kind: (not kind.stricter, -report.flips[kind], kind.action_type))
+    denials = sum(report.flips[kind] for kind in kinds if _newly_denied(kind))
+    out = Output(json=json)
+    if json:
+        out.document(
+            {
+                "actions": report.total,
+                "unchanged": report.unchanged,
+                "stricter": report.stricter,
+                "new_denials": denials,
+                "left_out": {"erased": records.erased, "refused": records.refused},
+                "flips": [
+                    {
+                        "action_type": kind.action_type,
+                        "was": kind.was,
+                        "now": kind.now,
+                        "policy": kind.policy,
+                        "count": report.flips[kind],
+                        "examples": [
+                            {
+                                "at": flip.recorded.at.isoformat(),
+                                "agent": flip.recorded.agent.name,
+                                "reason": flip.decision.denial_reason,
+                                "message": flip.decision.message,
+                            }
+                            for flip in report.examples[kind]
+                        ],
+                    }
+                    for kind in kinds
+                ],
+            }
+        )
+    else:
+        out.table(
+            ["action", "was", "would be", "actions", "policy", "for example"],
+            [
+                [
+                    kind.action_type,
+                    _words(kind.was),
+                    _words(kind.now),
+                    report.flips[kind],
+                    kind.policy,
+                    report.examples[kind][0].decision.message,
+                ]
+                for kind in kinds
+            ],
+            "every action would be decided as it was",
+        )
+        note(
+            f"{report.total} actions: {report.unchanged} as before, {denials} newly denied, "
+            f"{report.stricter - denials} newly asked about"
+        )
+        left_out = records.erased + records.refused
+        if left_out:
+            note(
+                f"{left_out} more were left out: {records.erased} erased, {records.refused} that were never an action"
+            )
+    if fail_on_new_denials and denials:
+        raise typer.Exit(1)
+
+
+@app.command()
+def suggest(
+    since: Since = "1d",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write it there instead of printing it."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,
+    db: options.Db = None,
+) -> None:
+    """Draft a least-privilege policy from what was recorded."""
+    from agentlattice_cli.opening import looking
+    from agentlattice_cli.output import Output, note
+    from agentlattice_cli.periods import moment
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.errors import InvalidRequestError
+    from agentlattice_core.policy.suggest import suggest as drafted
+    from agentlattice_core.recorded import RecordedActions
+
+    if output is not None and output.exists() and not force:
+        raise InvalidRequestError(
+            f"`{output}` is there already and was left as it is; pass `--force` to replace it"
+        )
+    with looking(resolve({"db": db})) as look:
+        text = drafted(RecordedActions(look.reader, moment(since, look.now, "--since")))
+    if output is None:
+        Output().text(text)
+        return
+    output.write_text(text, encoding="utf-8")
+    note(
+        f"wrote {output}; read it, then: al policy lint {output} && al policy simulate {output} --since {since}"
+    )
+
+
+@app.command()
+def diff(
+    file: File,
+    other: Annotated[
+        Path | None, typer.Argument(metavar="[OTHER]", help="A second file; without it, what is in force.")
+    ] = None,
+    db: options.Db = None,
+    json: options.Json = False,
+) -> None:
+    """Show what FILE would change in what is in force, or what OTHER changes in FILE."""
+    from agentlattice_cli.opening import looking
+    from agentlattice_cli.output import Output, note, shown
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.policy.diff import diff as changes_of
+    from agentlattice_core.policy.document import PolicyDocument
+
+    parts = PolicyDocument.load(file).parts()
+    if other is not None:
+        changes = changes_of(parts, PolicyDocument.load(other).parts())
+    else:
+        with looking(resolve({"db": db})) as look:
+            changes = changes_of(_readable_parts(look), parts)
+    out = Output(json=json)
+    if json:
+        out.document({"changes": changes})
+        return
+    for change in changes:
+        out.line(f"{change.kind} {shown(change.part_id)} {shown(change.name)}")
+        for one in change.fields:
+            out.line(f"  {shown(str(one))}")
+    if not changes:
+        note("nothing differs")
+
+
+@app.command()
+def explain(
+    action_type: Annotated[str, typer.Argument(metavar="ACTION_TYPE", help="Such as db.migrate.")],
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Ask this file instead of what is in force.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="NAME", help="For this agent; without it, for any.")
+    ] = None,
+    db: options.Db = None,
+    json: options.Json = False,
+) -> None:
+    """Show which policies govern an action, in the order in which they decide, and why."""
+    from agentlattice_cli.opening import looking
+    from agentlattice_cli.output import Output, note
+    from agentlattice_cli.precedence import explained
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.actions import Action
+    from agentlattice_core.policy.document import PolicyDocument
+    from agentlattice_core.principals import AgentFacts
+
+    Action.build(action_type)  # a typo is no action type, and would match `*` silently
+    if file is not None:
+        document, tampered = PolicyDocument.load(file), []
+        facts = AgentFacts(agent, agent) if agent is not None else None
+    else:
+        from agentlattice_core.agents import agent_facts
+
+        with looking(resolve({"db": db})) as look:
+            facts = None
+            if agent is not None:
+                registered = look.reader.get("agent", agent) is not None
+                facts = agent_facts(look.reader, agent) if registered else AgentFacts(agent, agent)
+                if not registered:
+                    note(f"note: agent `{agent}` has never acted here, so it is taken to have no tags")
+            document = PolicyDocument.from_parts(_readable_parts(look))
+            tampered = _tampered_for(look, action_type)
+    found = explained(document, action_type, facts)
+    out = Output(json=json)
+    if json:
+        out.document(
+            {
+                "action_type": action_type,
+                "declared": found.declared,
+                "tampered": tampered,
+                "policies": found.steps,
+            }
+        )
+        return
+    for part in tampered:
+        out.line(
+            f"TAMPERED: {part} is not what was published; every such action is denied until it is published again"
+        )
+    if found.declared:
+        out.line("declared: an action that lacks a required field is denied before any policy is asked")
+    out.table(
+        ["order", "policy", "pattern", "effect", "why here", "then"],
+        [[one.order, one.name, one.pattern, one.effect, one.why, one.then] for one in found.steps],
+        f"no policy matches `{action_type}`, so it does not run",
+    )
+
+
+@app.command()
+def apply(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Policy files.")],
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Remove what a file of the same name published before and no longer holds."
+        ),
+    ] = False,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    signing_key: options.SigningKey = None,
+    json: options.Json = False,
+) -> None:
+    """Put policy files into force, in an operator's name."""
+    from agentlattice_cli.opening import deciding
+    from agentlattice_cli.output import Output, shown
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.errors import ForbiddenError
+    from agentlattice_core.policy.document import PolicyDocument
+
+    PolicyDocument.load_all(files)  # all of them, before any is published
+    settings = resolve({"operator": operator, "role": role, "db": db, "signing_key": signing_key})
+    if settings["role"].value == "viewer":
+        raise ForbiddenError("a viewer may see policies but not apply them; name another role with `--role`")
+    with deciding(settings, new=True) as client:
+        changed = client.apply_policies_sync([os.fspath(path) for path in files], prune=prune)
+    out = Output(json=json)
+    if json:
+        out.document({"changed": changed})
+        return
+    for part in changed:
+        out.line(shown(part))
+    if not changed:
+        out.line("nothing changed: what is in force is what the files say")
+
+
+def _readable_parts(look: Look) -> dict[str, bytes]:
+    """What is in force and is what was published, by part id."""
+    return {
+        part: stored.content
+        for part, stored in look.policies.parts(look.reader).items()
+        if stored.active and not stored.tampered
+    }
+
+
+def _tampered_for(look: Look, action_type: str) -> list[str]:
+    from agentlattice_core.policy.index import matches_pattern
+
+    return sorted(
+        part
+        for part, stored in look.policies.parts(look.reader).items()
+        if stored.tampered and matches_pattern(stored.pattern, action_type)
+    )
+
+
+def _newly_denied(kind: FlipKind) -> bool:
+    return kind.now in _STOPS and kind.was not in _STOPS
+
+
+def _words(outcome: Outcome) -> Any:
+    return {
+        "allow": "allowed",
+        "require_approval": "asked about",
+        "deny": "denied",
+        "not_found": "denied: no policy",
+    }[outcome]

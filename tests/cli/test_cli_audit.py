@@ -1,0 +1,221 @@
+"""Reading the log from a shell, proving it, and taking it elsewhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_world import PATIENCE, Al, AlProcess, document
+
+from agentlattice_core import AgentLattice
+
+
+@pytest.fixture
+def recorded(governed: AgentLattice) -> AgentLattice:
+    """Three agents' actions, closed so that the file holds everything."""
+    for agent in ("ci", "bot"):
+        client = governed.for_agent(agent)
+        for size in (1, 2, 80):
+            client.execute_sync("pr.open", metadata={"pr_size": size})
+        client.execute_sync("secret.read")
+        client.close()
+    return governed
+
+
+def change(sql: str) -> None:
+    """Edit the database behind the log's back, in a process of its own."""
+    code = f"import apsw; apsw.Connection('governance.db').execute({sql!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
+
+
+def test_a_page_leads_to_the_next(recorded: AgentLattice, al: Al) -> None:
+    """Following the cursor shows every action once, the newest first."""
+    seen: list[str] = []
+    cursor: list[str] = []
+    while True:
+        page = document(al("audit", "list", "--limit", "3", "--json", *cursor))
+        seen += [event["id"] for event in page["events"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = ["--cursor", page["next_cursor"]]
+    assert len(seen) == len(set(seen)) == 8
+    assert seen == sorted(seen, reverse=True)
+    text = al("audit", "list", "--limit", "3")
+    assert text.stdout.count("\n") == 3
+    assert text.stderr.startswith("more: --cursor ")
+
+
+def test_actions_are_found_by_type_and_agent(recorded: AgentLattice, al: Al) -> None:
+    """Filters combine, and a limit above a page's size still holds."""
+    found = document(
+        al("audit", "list", "--action-type", "pr.open", "--agent", "bot", "--limit", "500", "--json")
+    )
+    assert [(event["agent"], event["action_type"]) for event in found["events"]] == [("bot", "pr.open")] * 3
+    assert "is not registered" in al("audit", "list", "--agent", "nobody").stderr
+    assert al("audit", "list", "--cursor", "what").exit_code == 1
+
+
+def test_a_sound_log_verifies(recorded: AgentLattice, al: Al) -> None:
+    """Text and JSON say how far, and with `--state` that the state is what the log makes of it."""
+    text = al("audit", "verify", "--state")
+    assert text.exit_code == 0
+    assert text.stdout.startswith("sound: ")
+    assert "state: limits, approvals and policies are what the log makes of them" in text.stdout
+    found = document(al("audit", "verify", "--state", "--json"))
+    assert (found["sound"], found["chain_valid"], found["state_valid"], found["state_differences"]) == (
+        True,
+        True,
+        True,
+        [],
+    )
+    assert document(al("audit", "verify", "--json"))["first_broken_at_row_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "row"),
+    [
+        (
+            "UPDATE entries SET body = CAST(replace(CAST(body AS TEXT), 'pr.open', 'pr.shut') AS BLOB) WHERE i = 6",
+            "6",
+        ),
+        ("DELETE FROM entries WHERE i = 8", "8"),
+        ("UPDATE entries SET payload = CAST('{}' AS BLOB) WHERE i = 7", "7"),
+    ],
+)
+def test_a_changed_entry_is_named(recorded: AgentLattice, al_process: AlProcess, sql: str, row: str) -> None:
+    """The exit code is 1 and the first bad row is said, to people and to programs."""
+    recorded.close()
+    change(sql)
+    text = al_process("audit", "verify")
+    assert text.returncode == 1
+    assert text.stdout.startswith(f"BROKEN at row {row}: ")
+    found = document(al_process("audit", "verify", "--json"))
+    assert (found["sound"], found["first_broken_at_row_id"]) == (False, row)
+
+
+def test_edited_state_is_seen_only_by_who_asks_for_state(
+    recorded: AgentLattice, al_process: AlProcess
+) -> None:
+    """The log itself is sound; `--state` shows which document is not what it says."""
+    recorded.close()
+    change(
+        "UPDATE state SET value = CAST(replace(CAST(value AS TEXT), 'denied', 'executed') AS BLOB) WHERE kind = 'action'"
+    )
+    assert al_process("audit", "verify").returncode == 0
+    result = al_process("audit", "verify", "--state")
+    assert result.returncode == 1
+    assert result.stdout.count("STATE: action `") == 4
+    assert "in `status`" in result.stdout
+    assert len(document(al_process("audit", "verify", "--state", "--json"))["state_differences"]) == 4
+
+
+def test_a_kept_checkpoint_finds_an_old_copy(
+    recorded: AgentLattice, al_process: AlProcess, project: Path
+) -> None:
+    """A database that was put back to an earlier state, signer's files and all, fits itself but not the checkpoint."""
+    recorded.close()
+    files = [path for path in project.iterdir() if path.name.startswith("governance.db")]
+    copies = {path: path.read_bytes() for path in files}
+    with AgentLattice.embedded("governance.db", agent="ci") as client:
+        client.execute_sync("pr.open", metadata={"pr_size": 3})
+    (project / "kept.txt").write_text(al_process("audit", "checkpoint").stdout)
+    assert al_process("audit", "verify", "--checkpoint", "kept.txt").returncode == 0
+    assert al_process("audit", "verify", "--checkpoint", "kept.txt", "--since-checkpoint").returncode == 0
+    for path in project.iterdir():
+        if path.name.startswith("governance.db"):
+            path.unlink()
+    for path, content in copies.items():
+        path.write_bytes(content)
+        path.chmod(0o600)
+    assert al_process("audit", "verify").returncode == 0
+    result = al_process("audit", "verify", "--checkpoint", "kept.txt")
+    assert result.returncode == 1
+    assert "but a checkpoint was signed for" in result.stdout
+
+
+def test_an_export_verifies_with_the_public_key_alone(
+    recorded: AgentLattice, al: Al, al_process: AlProcess, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine, from a file or a pipe; a changed line is named, another key refused."""
+    key = al("audit", "key").stdout.strip()
+    written = al("audit", "export", "log.jsonl")
+    assert written.exit_code == 0
+    assert key in written.stderr
+    assert (project / "log.jsonl").stat().st_mode & 0o777 == 0o600
+    assert al_process("audit", "export", "-").stdout == (project / "log.jsonl").read_text()
+    elsewhere = project / "elsewhere"
+    elsewhere.mkdir()
+    exported = (project / "log.jsonl").read_bytes()
+    (elsewhere / "log.jsonl").write_bytes(exported)
+    (elsewhere / "key.txt").write_text(key + "\n")
+    monkeypatch.chdir(elsewhere)
+    assert al("audit", "verify", "--export", "log.jsonl", "--key", key).exit_code == 0
+    assert (
+        document(al("audit", "verify", "--export", "log.jsonl", "--key", "key.txt", "--json"))["sound"]
+        is True
+    )
+    (elsewhere / "log.jsonl").write_bytes(exported.replace(b"executed", b"exekuted", 1))
+    broken = al("audit", "verify", "--export", "log.jsonl", "--key", key)
+    assert broken.exit_code == 1
+    assert broken.stdout.startswith("BROKEN at row ")
+    other = key[:-8] + ("AAAAAAA=" if not key.endswith("AAAAAAA=") else "BBBBBBB=")
+    assert al("audit", "verify", "--export", "log.jsonl", "--key", other).exit_code == 1
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["key.txt", "log.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["verify", "--export", "log.jsonl"],
+            "is verified with a public key you trust; pass it with `--key`",
+        ),
+        (["verify", "--key", "k"], "`--key` goes with `--export`"),
+        (["verify", "--export", "x", "--key", "k", "--state"], "an export holds no state"),
+        (["verify", "--export", "x", "--key", "policies.yaml"], "a verifier key is written"),
+        (["verify", "--checkpoint", "missing.txt"], "`missing.txt`: no such file or directory"),
+        (["verify", "--checkpoint", "policies.yaml"], ""),
+        (["export", "policies.yaml"], "`policies.yaml` is there already and was left as it is"),
+        (["export", "no/where.jsonl"], "no such file or directory"),
+        (["list", "--db", "missing.db"], "there is no database `missing.db`"),
+    ],
+)
+def test_what_cannot_be_checked_is_an_error_and_not_a_verdict(
+    recorded: AgentLattice, al: Al, arguments: list[str], message: str
+) -> None:
+    """One line says what was wrong with the question."""
+    result = al("audit", *arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_copy_without_its_key_can_be_read_but_not_proved(
+    recorded: AgentLattice, al: Al, project: Path
+) -> None:
+    """No command makes a new key for an old log."""
+    recorded.close()
+    for path in project.glob("governance.db.key*"):
+        path.unlink()
+    assert len(document(al("audit", "list", "--json"))["events"]) == 8
+    for command in (["verify"], ["export", "-"], ["checkpoint"], ["key"]):
+        result = al("audit", *command)
+        assert result.exit_code == 1
+        assert "there is no signing key `governance.db.key`" in result.stderr
+    assert not list(project.glob("governance.db.key*"))
+
+
+def test_the_signing_key_may_lie_elsewhere(
+    al: Al, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By flag, by environment or by the project file, for those who write and those who prove."""
+    key = tmp_path / "vault.key"
+    assert al("execute", "pr.open", "--agent", "ci", "--signing-key", str(key)).exit_code == 1
+    assert key.exists()
+    assert not (project / "governance.db.key").exists()
+    monkeypatch.setenv("AL_SIGNING_KEY", str(key))
+    assert al("audit", "verify", "--state").exit_code == 0
