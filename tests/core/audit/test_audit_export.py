@@ -279,6 +279,9 @@ def test_every_byte_of_a_proof_counts(log_of_600: MemoryLog) -> None:
             verify_proof(bytes(changed), KEY)
     with pytest.raises(AuditError):
         verify_proof(proof, OTHER)
+    for spelling in (proof + b"\n", b" " + proof, json.dumps(json.loads(proof)).encode()):
+        with pytest.raises(AuditError, match="not canonical"):
+            verify_proof(spelling, KEY)
 
 
 def test_a_proof_is_not_made_from_a_log_that_was_changed(log_of_600: MemoryLog) -> None:

@@ -253,12 +253,13 @@ def test_a_payload_nobody_sealed_is_found() -> None:
     log = MemoryLog().fill(8)
     salt = bytes(16)
     assert named(verified(log, changed(changed(log.rows, 3, 3, salt), 3, 4, b"{}"))) == ("payload_changed", 3)
-    _, _, _, salt_of_0, payload = log.rows[0]
-    assert salt_of_0 is not None
-    assert payload is not None
-    shifted = changed(changed(log.rows, 0, 3, salt_of_0 + payload[:1]), 0, 4, payload[1:])
-    assert commitment(salt_of_0 + payload[:1], payload[1:]) == parse(log.rows[0][1]).payload
-    assert named(verified(log, shifted)) == ("payload_changed", 0)
+    for rows in (log.rows, log.rows[:3]):
+        _, body, _, salt, payload = rows[2]
+        assert salt is not None
+        assert payload is not None
+        shifted = changed(changed(rows, 2, 3, salt + payload[:1]), 2, 4, payload[1:])
+        assert commitment(salt + payload[:1], payload[1:]) == parse(body).payload
+        assert named(verify_rows(shifted, log="acme")) == ("payload_changed", 2)
 
 
 def test_an_erasure_does_not_excuse_what_it_does_not_name() -> None:
@@ -288,6 +289,7 @@ def _chained(index: int, members: dict[str, Any]) -> list[Row]:
         ({"v": 2}, "malformed"),
         ({"who": {"prev": 1, "v": 1, "log": "acme"}, "i": 4}, "malformed"),
         ({"data": {"i": 5, "kind": "action", "log": "acme"}, "i": 7}, "malformed"),
+        ({"data": {"a": {}, "i": 5, "kind": "action"}, "i": 7}, "malformed"),
     ],
 )
 def test_a_writer_at_fault_is_found_though_every_hash_fits(members: dict[str, Any], kind: str) -> None:
