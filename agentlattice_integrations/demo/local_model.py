@@ -51,6 +51,7 @@ class LocalModel(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.numbers = itertools.count(1)
 
     @property
     def base_url(self) -> str:
@@ -58,11 +59,9 @@ class LocalModel(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
-_numbers = itertools.count(1)
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server: LocalModel
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
@@ -73,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
             request = json.loads(body)
             if request.get("stream"):
                 raise ValueError("this model answers whole; do not ask it to stream")
-            self._send(200, _completion(request))
+            self._send(200, _completion(request, next(self.server.numbers)))
         except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
             self._send(400, _error(f"the request cannot be read: {error}"))
 
@@ -93,9 +92,8 @@ def _error(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error"}}
 
 
-def _completion(request: Mapping[str, Any]) -> dict[str, Any]:
+def _completion(request: Mapping[str, Any], number: int) -> dict[str, Any]:
     move = Brain().think(read_chat(request["messages"], request.get("tools") or ()))
-    number = next(_numbers)
     message: dict[str, Any] = {"role": "assistant", "content": None}
     if isinstance(move, Answer):
         message["content"] = move.text
