@@ -115,7 +115,7 @@ class SQLiteStore(Store):
                     self._board.settle(number, _SQLiteReader(self._writer).head.size)
             directory = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.fsync(directory)
+                self._fsync(directory)
             finally:
                 os.close(directory)
         except BaseException as error:
