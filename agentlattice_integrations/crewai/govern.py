@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, Self, TypeVar
 
@@ -141,7 +141,7 @@ class GovernanceHooks:
         key).
         """
         self._crews = frozenset(crew.key for crew in crews) if crews else None
-        self._hooks.register()
+        self._hooks.register(deadlines=True)
 
     def uninstall(self) -> None:
         """Undo `install`. Tools that were given a gate meanwhile keep it."""
@@ -175,9 +175,17 @@ def _govern(target: Any, governor: Governor) -> None:
         register_crew(owner, governor) if isinstance(owner, Crew) else register_agent(owner, governor)
     if isinstance(target, Flow):
         _govern_flow(target, governor)
-    register_hooks()
+    register_hooks(deadlines=any(getattr(agent, "max_execution_time", None) for agent in _agents_in(target)))
     for item in held:
         _enter(governor.coverage, item, refused=governor.settings.hosted_tools == "refuse")
+
+
+def _agents_in(target: Any) -> Iterator[Any]:
+    for owner in crews_and_agents(target):
+        if isinstance(owner, Crew):
+            yield from (*owner.agents, owner.manager_agent, *(task.agent for task in owner.tasks))
+        else:
+            yield owner
 
 
 def _refuse_what_cannot_be_governed(held: list[Held], governor: Governor) -> None:

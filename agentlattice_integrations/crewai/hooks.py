@@ -7,7 +7,8 @@
   the cache, so that the refusal comes from the tool: a tool's refusal is never the task's answer, a blocked
   call's text could be.
 - CrewAI runs the tool when a hook raises. Nothing is raised here: what goes wrong blocks the call.
-- The hook after the call shows the model the denial document, whatever CrewAI made of it meanwhile.
+- The hook after the call shows the model the denial document, whatever CrewAI made of it meanwhile. It is
+  there for calls that were refused, that raised, or that a cache may answer.
 - Only CrewAI's public hook functions are used.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -68,36 +70,46 @@ class _HookContext(Protocol):
 
 
 class CallHooks:
-    """The hooks before and after a tool call, before a task, and the one that notes when an agent began.
+    """The hooks before and after a tool call, before a task, and before a model call.
 
-    `governor_for` says who governs a call.
+    `governor_for` says who governs a call. Each hook point costs CrewAI more time than the hook itself, so in
+    the process-wide lists the hook after a call stands only while there is a call that needs it, and the one
+    before a model call only where an agent has a deadline.
     """
 
     def __init__(self, governor_for: GovernorFor) -> None:
         self._governor_for = governor_for
-        self._points: dict[InterceptionPoint, Callable[[Any], Any]] = {
+        self._always: dict[InterceptionPoint, Callable[[Any], Any]] = {
             InterceptionPoint.PRE_TOOL_CALL: self.before_call,
-            InterceptionPoint.POST_TOOL_CALL: self.after_call,
-            InterceptionPoint.PRE_MODEL_CALL: self.before_model_call,
             InterceptionPoint.PRE_STEP: self.before_task,
         }
+        self._at_times: dict[InterceptionPoint, Callable[[Any], Any]] = {
+            InterceptionPoint.POST_TOOL_CALL: self.after_call,
+            InterceptionPoint.PRE_MODEL_CALL: self.before_model_call,
+        }
+        self._lock = threading.Lock()
+        self._watched = 0
 
-    def register(self) -> None:
-        """Put the hooks into CrewAI's process-wide lists, once; doing it again puts back what was cleared."""
-        for point, hook in self._points.items():
-            if hook not in get_hooks(point):
-                register(point, hook)
+    def register(self, *, deadlines: bool) -> None:
+        """Put the hooks into CrewAI's process-wide lists, once; doing it again puts back what was cleared.
+
+        `deadlines`: there is an agent with a `max_execution_time`.
+        """
+        for point, hook in self._always.items():
+            _register(point, hook)
+        if deadlines:
+            _register(InterceptionPoint.PRE_MODEL_CALL, self.before_model_call)
 
     def unregister(self) -> None:
         """Take the hooks out of CrewAI's process-wide lists."""
-        for point, hook in self._points.items():
+        for point, hook in {**self._always, **self._at_times}.items():
             unregister(point, hook)
 
     @contextmanager
     def scoped(self) -> Iterator[None]:
         """The hooks for what runs inside, beside the scoped hooks that are there already."""
         points = {point: [*get_scoped_hooks(point)] for point in InterceptionPoint}
-        for point, hook in self._points.items():
+        for point, hook in {**self._always, **self._at_times}.items():
             points[point].append(hook)
         with scoped_hooks(points):
             yield
@@ -110,14 +122,26 @@ class CallHooks:
             governor = self._governor_for(context)
             if governor is None or context.tool is None:
                 return None
-            scope = _opened(governor, context)
+            scope = CallScope(
+                governor,
+                original_tool(context.tool),
+                context.tool_input,
+                self._watch,
+                agent=context.agent,
+                task=context.task,
+                run=run_of(context),
+                context=ids_of(context),
+            )
+            enter_scope(scope)
         except Exception:
             _log.exception("a tool call was blocked: it cannot be told who makes it")
             return False
         try:
             _gate_everything(governor, context)
-            if _cached(context) is not None and _refuses_cached(scope, context):
-                _forget_cached(context)
+            if _cache_of(context) is not None:
+                self._watch(scope)
+                if _cached(context) is not None and _refuses_cached(scope, context):
+                    _forget_cached(context)
         except Exception as error:
             _block(scope, context, error)
             return False
@@ -129,7 +153,8 @@ class CallHooks:
         if scope is None:
             return None
         try:
-            leave_scope(scope)
+            leave_scope()
+            self._unwatch(scope)
             if scope.attempts == 0 and scope.denial is None and _is_from_cache(context):
                 _refuses_cached(scope, context)
             if scope.denial is not None:
@@ -138,29 +163,35 @@ class CallHooks:
             _block(scope, context, error)
         return None if scope.denial is None else scope.denial.text
 
+    def _watch(self, scope: CallScope) -> None:
+        with self._lock:
+            if not scope.watched:
+                scope.watched = True
+                self._watched += 1
+            _register(InterceptionPoint.POST_TOOL_CALL, self.after_call)
+
+    def _unwatch(self, scope: CallScope) -> None:
+        with self._lock:
+            if scope.watched:
+                scope.watched = False
+                self._watched -= 1
+            if self._watched == 0:
+                unregister(InterceptionPoint.POST_TOOL_CALL, self.after_call)
+
     def before_model_call(self, context: LLMCallHookContext) -> None:
-        """Before a model call: note when the agent began, and refuse to offer it tools that the provider runs
-        itself.
-        """
+        """Before a model call: note when the agent began."""
         note_model_call(context)
-        if not hosted_tools(context.llm):
-            return
-        governor = self._governor_for(context)
-        if governor is not None and governor.settings.hosted_tools == "refuse":
-            named = ", ".join(f"`{name}`" for name in hosted_tools(context.llm))
-            raise HookAborted(
-                f"the model was to be given tools that its provider runs, which cannot be governed: {named}; "
-                'remove them, or govern with hosted_tools="allow"',
-                _SOURCE,
-            )
 
     def before_task(self, context: StepContext) -> None:
-        """Before a task starts, where its governor asks about that: raises HookAborted to end the run."""
+        """Before a task starts: raises HookAborted, which ends the run, where it may not."""
         if context.kind != "task":
             return
         try:
             governor = self._governor_for(context)
-            if governor is None or governor.start_of_task is None:
+            if governor is None:
+                return
+            _refuse_hosted_tools(governor, context)
+            if governor.start_of_task is None:
                 return
             told = {
                 "task": context.step_name,
@@ -176,6 +207,8 @@ class CallHooks:
                 context=ids_of(context),
             )
             answer = governor.gate.authorize_sync(call)
+        except HookAborted:
+            raise
         except Exception as error:
             raise HookAborted(
                 f"the task could not be governed, so it did not start: {error}", _SOURCE
@@ -185,18 +218,24 @@ class CallHooks:
         answer.succeeded()
 
 
-def _opened(governor: Governor, context: _HookContext) -> CallScope:
-    scope = CallScope(
-        governor,
-        original_tool(context.tool),
-        context.tool_input,
-        agent=context.agent,
-        task=context.task,
-        run=run_of(context),
-        context=ids_of(context),
-    )
-    enter_scope(scope)
-    return scope
+def _register(point: InterceptionPoint, hook: Callable[[Any], Any]) -> None:
+    if hook not in get_hooks(point):
+        register(point, hook)
+
+
+def _refuse_hosted_tools(governor: Governor, context: StepContext) -> None:
+    """A model may have been given its provider's tools after the crew was governed."""
+    if governor.settings.hosted_tools != "refuse":
+        return
+    crew = getattr(context.agent, "crew", None)
+    for agent in (context.agent, *getattr(crew, "agents", ())):
+        named = hosted_tools(getattr(agent, "llm", None))
+        if named:
+            raise HookAborted(
+                f"the model of agent `{agent.role}` was given tools that its provider runs, which cannot be "
+                f'governed: `{"`, `".join(named)}`; remove them, or govern with hosted_tools="allow"',
+                _SOURCE,
+            )
 
 
 def _gate_everything(governor: Governor, context: _HookContext) -> None:
@@ -205,7 +244,7 @@ def _gate_everything(governor: Governor, context: _HookContext) -> None:
     """
     executor = getattr(context.agent, "agent_executor", None)
     held = (*(getattr(executor, "tools", None) or ()), *(getattr(context.agent, "tools", None) or ()))
-    for tool in (context.tool, *held):
+    for tool in (context.tool, *(tool for tool in held if tool is not context.tool)):
         if gate_of(original_tool(tool)) is None:
             placed = gate_tool(tool, governor)
             placed.note(getattr(context.agent, "role", None))
@@ -214,15 +253,19 @@ def _gate_everything(governor: Governor, context: _HookContext) -> None:
 def _block(scope: CallScope, context: _HookContext, error: Exception) -> None:
     _log.error("a call of tool `%s` was blocked", context.tool_name, exc_info=error)
     message = f"the tool could not be governed, so it did not run ({type(error).__name__})"
-    scope.denial = scope.governor.gate.refuse_sync(_as_call(scope, context), "NOT_COVERABLE", message)
+    scope.refused(scope.governor.gate.refuse_sync(_as_call(scope, context), "NOT_COVERABLE", message))
 
 
 # --- cached results
 # -------------------------------------------------------------------------------------------------
 
 
+def _cache_of(context: _HookContext) -> Any:
+    return getattr(getattr(context.agent, "tools_handler", None), "cache", None)
+
+
 def _cached(context: _HookContext) -> Any:
-    cache = getattr(getattr(context.agent, "tools_handler", None), "cache", None)
+    cache = _cache_of(context)
     return None if cache is None else cache.read(tool=context.tool_name, input=_cache_key(context))
 
 
@@ -245,7 +288,8 @@ def _refuses_cached(scope: CallScope, context: _HookContext) -> bool:
     scope.attempts += 1
     answer = scope.governor.gate.authorize_sync(_as_call(scope, context))
     if isinstance(answer, Denial):
-        scope.denial = scope.refused_in_advance = answer
+        scope.refused_in_advance = answer
+        scope.refused(answer)
         return True
     answer.succeeded()
     return False

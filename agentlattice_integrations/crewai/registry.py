@@ -1,10 +1,10 @@
 """Which crews and agents are governed, and by whom, in this process.
 
 - One set of hooks is registered with CrewAI for all of them, however often `govern(...)` is called.
-- Who acts decides: the agent's own governor before its crew's. An agent that nobody governs and that works for a
-  governed one, by delegation, is governed with it. Then comes the governor of the tool itself.
-- CrewAI copies crews and agents (`copy`, `kickoff_for_each`, training); a copy has the key of its original, and is
-  found by it. Of two originals with the same texts, the one governed last decides for copies.
+- Who acts decides: the agent's own governor before its crew's. An agent that nobody governs and that works
+  for a governed one, by delegation, is governed with it. Then comes the governor of the tool itself.
+- CrewAI copies crews and agents (`copy`, `kickoff_for_each`, training); a copy has the key of its original,
+  and is found by it. Of two originals with the same texts, the one governed last decides for copies.
 - A key is kept for as long as its governor lives: the crew, the agent and the gates on their tools hold it.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from agentlattice_integrations.crewai.governor import Governor
 from agentlattice_integrations.crewai.hooks import CallHooks
-from agentlattice_integrations.crewai.scope import current_scope
+from agentlattice_integrations.crewai.scope import under_way
 from agentlattice_integrations.crewai.tool_gate import gate_of, original_tool
 
 __all__ = ["governor_of", "governor_of_holder", "register_agent", "register_crew", "register_hooks"]
@@ -65,16 +65,17 @@ class _Owners:
 
 _crews = _Owners()
 _agents = _Owners()
+_members = _Owners()
 
 
 def governor_of(context: Any) -> Governor | None:
     """Who governs the call of a hook's context."""
     agent = context.agent
     crew = context.crew or getattr(agent, "crew", None)
-    governor = _agents.itself(agent) or _crews.itself(crew)
+    governor = _agents.itself(agent) or _crews.itself(crew) or _members.itself(agent)
     if governor is not None:
         return governor
-    working_for = current_scope()
+    working_for = under_way.get()
     if working_for is not None:
         return working_for.governor
     governor = _agents.copied(agent) or _crews.copied(crew)
@@ -91,6 +92,7 @@ def governor_of_holder(holder: Any) -> Governor | None:
         _agents.itself(holder)
         or _crews.itself(holder)
         or _crews.itself(crew)
+        or _members.itself(holder)
         or _agents.copied(holder)
         or _crews.copied(holder)
         or _crews.copied(crew)
@@ -100,14 +102,16 @@ def governor_of_holder(holder: Any) -> Governor | None:
 _hooks = CallHooks(governor_of)
 
 
-def register_hooks() -> None:
-    """Register the process-wide hooks with CrewAI, or put them back."""
-    _hooks.register()
+def register_hooks(*, deadlines: bool = False) -> None:
+    """Register the process-wide hooks with CrewAI, or put them back; `deadlines`: an agent has one."""
+    _hooks.register(deadlines=deadlines)
 
 
 def register_crew(crew: Any, governor: Governor) -> None:
-    """From now on `governor` governs what the crew's agents call."""
+    """From now on `governor` governs what the crew's agents call, also when one of them works by itself."""
     _crews.add(crew, governor)
+    for agent in (*crew.agents, *(task.agent for task in crew.tasks if task.agent is not None)):
+        _members.add(agent, governor)
 
 
 def register_agent(agent: Any, governor: Governor) -> None:

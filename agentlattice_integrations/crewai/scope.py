@@ -1,22 +1,32 @@
 """Who is calling: what the hooks know about a tool call, handed to the gate on the tool.
 
 - CrewAI tells its hooks the agent, the task and the crew of a call, and tells the tool nothing. The hook
-  before a call opens a scope, the gate on the tool reads it, the hook after the call closes it.
-- A scope belongs to one call of one tool object. Nested calls (a delegate's tools) have scopes of their own,
-  inside.
+  before a call leaves a scope, the gate on that very tool reads it.
 - It lives in a context variable: CrewAI copies the context into every thread in which it runs a tool.
+- A tool that runs is a start; calls made inside it (a delegate's tools) work for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentlattice_core.toolcalls.call import Denial
+from agentlattice_core.toolcalls.call import Denial, Permit
 from agentlattice_integrations.crewai.governor import Governor
 
-__all__ = ["CallScope", "current_scope", "enter_scope", "ids_of", "leave_scope", "run_of", "scope_of"]
+__all__ = [
+    "CallScope",
+    "Start",
+    "enter_scope",
+    "ids_of",
+    "leave_scope",
+    "run_of",
+    "scope_for",
+    "scope_of",
+    "under_way",
+]
 
 
 @dataclass(slots=True, eq=False)
@@ -24,14 +34,16 @@ class CallScope:
     """One tool call as the hook before it saw it.
 
     `tool_input` is CrewAI's own object for the arguments; the hook after the call is handed the same one.
-    `attempts` counts how often it was asked about under this call, `denial` is the last refusal.
-    `refused_in_advance` is the answer to every start of the tool under this call, where it was refused before
-    it came to a start.
+    `outer` is the call inside which this one is made. `attempts` counts how often it was asked about under
+    this call, `denial` is the last refusal. `refused_in_advance` is the answer to every start of the tool
+    under this call, where it was refused before it came to a start. `watch` makes sure that the hook after
+    the call is called.
     """
 
     governor: Governor
     tool: object
     tool_input: object
+    watch: Callable[[CallScope], None]
     agent: Any = None
     task: Any = None
     run: str | None = None
@@ -40,29 +52,50 @@ class CallScope:
     attempts: int = 0
     denial: Denial | None = None
     refused_in_advance: Denial | None = None
+    watched: bool = False
+
+    def refused(self, denial: Denial) -> None:
+        """Note a refusal, for the hook after the call to show."""
+        self.denial = denial
+        self.watch(self)
 
 
+@dataclass(slots=True, eq=False)
+class Start:
+    """A permitted start of a tool that is under way. `passed` are its entries that were already gone through."""
+
+    tool: object
+    permit: Permit
+    governor: Governor
+    scope: CallScope | None
+    passed: set[str]
+
+
+under_way: ContextVar[Start | None] = ContextVar("agentlattice_crewai_start", default=None)
+"""The innermost tool that is running."""
 _current: ContextVar[CallScope | None] = ContextVar("agentlattice_crewai_call", default=None)
 
 
-def current_scope() -> CallScope | None:
-    """The innermost open scope."""
-    return _current.get()
-
-
 def enter_scope(scope: CallScope) -> None:
-    """Open `scope` inside whatever scope is open."""
-    scope.outer = _current.get()
+    """The call of `scope` is about to be made."""
+    start = under_way.get()
+    scope.outer = None if start is None else start.scope
     _current.set(scope)
 
 
-def leave_scope(scope: CallScope) -> None:
-    """Close `scope`, and anything inside it that was left open."""
-    _current.set(scope.outer)
+def leave_scope() -> None:
+    """The call is over."""
+    _current.set(None)
+
+
+def scope_for(tool: object) -> CallScope | None:
+    """The call under which `tool` is started, if the hook before it left one."""
+    scope = _current.get()
+    return scope if scope is not None and scope.tool is tool else None
 
 
 def scope_of(tool_input: object) -> CallScope | None:
-    """The open scope of the call with this very arguments object, if there is one."""
+    """The call with this very arguments object, if it is the present one."""
     scope = _current.get()
     return scope if scope is not None and scope.tool_input is tool_input else None
 

@@ -18,8 +18,6 @@ import functools
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
 from crewai.tools import BaseTool
@@ -36,26 +34,15 @@ from agentlattice_core.toolcalls.call import CallKind, Denial, Permit, ToolCall
 from agentlattice_integrations.crewai.deadlines import time_is_over
 from agentlattice_integrations.crewai.denials import ToolDenied
 from agentlattice_integrations.crewai.governor import Governor
-from agentlattice_integrations.crewai.scope import CallScope, current_scope
+from agentlattice_integrations.crewai.scope import CallScope, Start, leave_scope, scope_for, under_way
 
 __all__ = ["GateInPlace", "gate_of", "gate_tool", "kind_of", "name_of", "original_tool"]
 
 _ENTRIES = ("run", "arun", "_run", "_arun")
+_REPLACED = ("func", "_run", "_arun", "run", "arun")
 _OWN = frozenset(getattr(owner, name) for owner in (BaseTool, Tool) for name in _ENTRIES)
 _MARK = "__agentlattice_gate__"
 _installing = threading.Lock()
-
-
-@dataclass(slots=True, eq=False)
-class _Start:
-    """A permitted start that is under way. `passed` are the entries that already went through inside it."""
-
-    gate: GateInPlace
-    permit: Permit
-    passed: set[str] = field(default_factory=set)
-
-
-_under_way: ContextVar[_Start | None] = ContextVar("agentlattice_crewai_start", default=None)
 
 
 def original_tool(tool: object) -> object:
@@ -86,10 +73,14 @@ def name_of(tool: Any) -> str:
 
 def gate_of(tool: object) -> GateInPlace | None:
     """The gate on `tool`, or None; a copy that carries the gate of the tool it was copied from has none."""
-    for name in (*_ENTRIES, "func"):
-        gate: GateInPlace | None = getattr(getattr(tool, "__dict__", {}).get(name), _MARK, None)
-        if gate is not None:
-            return gate if gate.tool is tool else None
+    held = getattr(tool, "__dict__", None)
+    if held is None:
+        return None
+    for name in _REPLACED:
+        if name in held:
+            gate: GateInPlace | None = getattr(held[name], _MARK, None)
+            if gate is not None:
+                return gate if gate.tool is tool else None
     return None
 
 
@@ -155,7 +146,7 @@ class GateInPlace:
             arguments = kwargs if not args else _named(signature, args, kwargs)
             if self._is_part_of_a_start(name, arguments):
                 return entry(*args, **kwargs)
-            scope = self._scope()
+            scope = scope_for(self.tool)
             if scope is not None and scope.refused_in_advance is not None:
                 return ToolDenied.of(scope.refused_in_advance)
             governor = self.governor if scope is None else scope.governor
@@ -167,17 +158,17 @@ class GateInPlace:
             if changed is not None:
                 answer.failed(changed[1])
                 return _denied(scope, governor.gate.refuse_sync(call, *changed))
-            started = _under_way.set(_Start(self, answer, {name}))
+            started = under_way.set(Start(self.tool, answer, governor, scope, {name}))
             try:
                 result = entry(*args, **kwargs)
             except BaseException as error:
-                _raised(answer, error)
+                _raised(answer, error, scope)
                 raise
             finally:
-                _under_way.reset(started)
+                under_way.reset(started)
             if inspect.isawaitable(result):
-                return self._later(answer, result, name)
-            return _returned(answer, result)
+                return self._later(answer, result, name, governor, scope)
+            return _returned(answer, result, scope)
 
         return gated
 
@@ -189,7 +180,7 @@ class GateInPlace:
             arguments = kwargs if not args else _named(signature, args, kwargs)
             if self._is_part_of_a_start(name, arguments):
                 return await entry(*args, **kwargs)
-            scope = self._scope()
+            scope = scope_for(self.tool)
             if scope is not None and scope.refused_in_advance is not None:
                 return ToolDenied.of(scope.refused_in_advance)
             governor = self.governor if scope is None else scope.governor
@@ -201,24 +192,22 @@ class GateInPlace:
             if changed is not None:
                 answer.failed(changed[1])
                 return _denied(scope, await governor.gate.refuse(call, *changed))
-            return await self._later(answer, entry(*args, **kwargs), name)
+            return await self._later(answer, entry(*args, **kwargs), name, governor, scope)
 
         return gated
 
-    async def _later(self, permit: Permit, result: Awaitable[Any], name: str) -> Any:
-        started = _under_way.set(_Start(self, permit, {name}))
+    async def _later(
+        self, permit: Permit, result: Awaitable[Any], name: str, governor: Governor, scope: CallScope | None
+    ) -> Any:
+        started = under_way.set(Start(self.tool, permit, governor, scope, {name}))
         try:
             value = await result
         except BaseException as error:
-            _raised(permit, error)
+            _raised(permit, error, scope)
             raise
         finally:
-            _under_way.reset(started)
-        return _returned(permit, value)
-
-    def _scope(self) -> CallScope | None:
-        scope = current_scope()
-        return scope if scope is not None and scope.tool is self.tool else None
+            under_way.reset(started)
+        return _returned(permit, value, scope)
 
     def _call(
         self, governor: Governor, name: str, arguments: Mapping[str, Any], scope: CallScope | None
@@ -241,10 +230,10 @@ class GateInPlace:
         )
 
     def _is_part_of_a_start(self, name: str, arguments: Mapping[str, Any]) -> bool:
-        start = _under_way.get()
+        start = under_way.get()
         if (
             start is None
-            or start.gate is not self
+            or start.tool is not self.tool
             or name in start.passed
             or not start.permit.covers(arguments)
         ):
@@ -298,11 +287,15 @@ def _named(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[
 
 def _denied(scope: CallScope | None, denial: Denial) -> ToolDenied:
     if scope is not None:
-        scope.denial = denial
+        scope.refused(denial)
     return ToolDenied.of(denial)
 
 
-def _returned(permit: Permit, result: Any) -> Any:
+def _returned(permit: Permit, result: Any, scope: CallScope | None) -> Any:
+    if scope is not None:
+        scope.denial = None
+        if not scope.watched:
+            leave_scope()
     if isinstance(result, ToolFailure):
         permit.failed(result.message)
     else:
@@ -310,7 +303,9 @@ def _returned(permit: Permit, result: Any) -> Any:
     return result
 
 
-def _raised(permit: Permit, error: BaseException) -> None:
+def _raised(permit: Permit, error: BaseException, scope: CallScope | None) -> None:
+    if scope is not None:
+        scope.watch(scope)  # CrewAI may start the tool again under the same call
     if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
         permit.failed(error)
     else:

@@ -11,8 +11,7 @@ os.environ["CREWAI_DISABLE_TELEMETRY"] = "true"
 os.environ["CREWAI_TRACING_ENABLED"] = "false"
 os.environ["OTEL_SDK_DISABLED"] = "true"
 
-from crewai.hooks import clear_all_hooks  # noqa: E402 (after the settings that CrewAI reads when it is
-imported)
+from crewai.hooks import clear_all_hooks
 
 
 @pytest.fixture(autouse=True)

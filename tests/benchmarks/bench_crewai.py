@@ -1,0 +1,169 @@
+"""What governance adds to one tool call in CrewAI, as governed minus bare, measured in pairs.
+
+- `empty hook`: what CrewAI itself spends on calling any hook before a tool (it emits events), in processor time.
+- `own`: with a client that answers at once, in processor time, so that what is left is our own work; for a crew, beside
+  one with an empty hook.
+- `durable`: with a real client on a file, in elapsed time, the write to the disk included.
+- Each pair runs the same crew or tool with and without governance, alternating; the median difference counts.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("CREWAI_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("CREWAI_TRACING_ENABLED", "false")
+os.environ.setdefault("OTEL_SDK_DISABLED", "true")
+
+import itertools
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from crewai import Agent, Crew, Task
+from crewai.hooks import InterceptionPoint, clear_all_hooks, register_hook
+from crewai.llms.base_llm import BaseLLM
+from crewai.tools import tool
+
+from agentlattice_core import AgentLattice
+from agentlattice_core.results import ActionOptions, ActionResult
+from agentlattice_integrations.crewai import govern
+
+__all__ = ["measure"]
+
+_POLICY = "version: 1\npolicies:\n  - {name: Tools, action: 'tool.*', effect: allow}\n"
+_CALLS = 20
+"""Tool calls in one run of a crew."""
+
+
+class _InstantClient:
+    """Allows everything at once and records nothing."""
+
+    mode = "enforce"
+
+    def __init__(self) -> None:
+        self._ids = itertools.count()
+
+    def execute_sync(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
+        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
+
+    def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
+        """Nothing is recorded."""
+
+
+class _Model(BaseLLM):
+    """Makes the calls of one run, one after the other, then is done."""
+
+    made: int = 0
+
+    def supports_function_calling(self) -> bool:
+        return True
+
+    def get_context_window_size(self) -> int:
+        return 1_000_000
+
+    def call(self, messages: Any, *_: Any, **__: Any) -> Any:
+        if self.made == _CALLS:
+            return "done"
+        self.made += 1
+        arguments = f'{{"path": "notes/{self.made}.txt", "size": 12}}'
+        return [
+            {"id": f"c{self.made}", "type": "function", "function": {"name": "write", "arguments": arguments}}
+        ]
+
+
+def _tool() -> Any:
+    @tool
+    def write(path: str, size: int, note: str = "") -> str:
+        """Write a file."""
+        return "written"
+
+    return write
+
+
+def _crew() -> Crew:
+    agent = Agent(
+        role="writer", goal="write", backstory="writes", llm=_Model(model="benchmark"), tools=[_tool()]
+    )
+    return Crew(agents=[agent], tasks=[Task(description="write", expected_output="done", agent=agent)])
+
+
+def _paired(
+    make: Callable[[], Any],
+    without: Callable[[Any], Any],
+    prepare: Callable[[Any], Any],
+    run: Callable[[Any], Any],
+    rounds: int,
+    clock: Callable[[], float],
+    calls: int,
+) -> dict[str, float]:
+    differences, plain = [], []
+    for number in range(rounds):
+        took = {}
+        for governed in (False, True) if number % 2 else (True, False):
+            clear_all_hooks()
+            subject = make()
+            (prepare if governed else without)(subject)
+            started = clock()
+            run(subject)
+            took[governed] = (clock() - started) * 1e6 / calls
+        differences.append(took[True] - took[False])
+        plain.append(took[False])
+    clear_all_hooks()
+    return {
+        "bare_us": round(statistics.median(plain), 1),
+        "added_us": round(statistics.median(differences), 1),
+    }
+
+
+def _nothing(_: Any) -> None:
+    """Leave it as it is."""
+
+
+def _empty_hook(_: Any) -> None:
+    register_hook(InterceptionPoint.PRE_TOOL_CALL, lambda context: None)
+
+
+def _call_tool(write: Any) -> None:
+    for number in range(_CALLS):
+        write.run(path=f"notes/{number}.txt", size=12)
+
+
+def measure(directory: Path, *, rounds: int = 60) -> dict[str, Mapping[str, float]]:
+    """Microseconds that governance adds to one allowed call, per entry point, of our own and with the durable write."""
+    logging.getLogger("crewai").setLevel(logging.ERROR)
+    directory.mkdir(parents=True, exist_ok=True)
+    policies = directory / "policies.yaml"
+    policies.write_text(_POLICY, encoding="utf-8")
+    found: dict[str, Mapping[str, float]] = {}
+    with AgentLattice.embedded(directory / "governance.db", policies=policies, agent="benchmark") as durable:
+        clients: dict[str, tuple[Any, Callable[[], float]]] = {
+            "own": (_InstantClient(), time.process_time),
+            "durable": (durable, time.perf_counter),
+        }
+        _paired(_crew, _nothing, _empty_hook, Crew.kickoff, 3, time.process_time, _CALLS)
+        found["empty hook"] = _paired(
+            _crew, _nothing, _empty_hook, Crew.kickoff, rounds, time.process_time, _CALLS
+        )
+        for kind, (client, clock) in clients.items():
+
+            def governing(subject: Any, al: Any = client) -> None:
+                govern(subject, al)
+
+            found[f"tool.run, {kind}"] = _paired(
+                _tool, _nothing, governing, _call_tool, rounds * 4, clock, _CALLS
+            )
+            without = _empty_hook if kind == "own" else _nothing
+            found[f"crew, {kind}"] = _paired(_crew, without, governing, Crew.kickoff, rounds, clock, _CALLS)
+    return found
+
+
+if __name__ == "__main__":
+    import json
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        print(json.dumps(measure(Path(temporary)), indent=2))
