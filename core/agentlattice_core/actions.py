@@ -2,8 +2,8 @@
 
 - Everything that can be evaluated, recorded or shown is JSON: text without lone surrogates or NUL, finite numbers,
   bounded size and depth. What is not is refused here with `InvalidRequestError`, before policy sees it.
-- Amounts are exact decimals, at most 20 digits before and 18 after the point, never negative. A float is read by its shortest
-  decimal form, so 0.1 is 0.1.
+- Amounts are exact decimals, at most 20 digits before and 18 after the point, never negative. A float is read by its
+  shortest decimal form, so 0.1 is 0.1.
 - `amount`, `currency`, `beneficiary` and `category` are first class; where an action lacks one, the metadata member of
   that name stands in.
 - The time an action was asked for is not part of it: the store stamps.
@@ -101,7 +101,9 @@ class Action:
 
     @classmethod
     def from_content(cls, content: bytes, event_id: str | None = None, trusted: Iterable[str] = ()) -> Action:
-        """The action that `content` was taken from, for deciding on it again. Raises InvalidRequestError if it is not JSON."""
+        """The action that `content` was taken from, for deciding on it again. Raises InvalidRequestError if it is
+        not JSON.
+        """
         try:
             members = orjson.loads(content)
             amount = parse_amount(members["amount"]) if "amount" in members else None
@@ -196,7 +198,8 @@ def parse_amount(value: Any, where: str = "amount") -> Decimal:
     assert isinstance(exponent, int)
     if amount.adjusted() >= _WHOLE_DIGITS or -exponent > _FRACTION_DIGITS:
         raise InvalidRequestError(
-            f"{where}: `{_short(value)}` has more than {_WHOLE_DIGITS} digits before or {_FRACTION_DIGITS} after the point"
+            f"{where}: `{_short(value)}` has more than {_WHOLE_DIGITS} digits before "
+            f"or {_FRACTION_DIGITS} after the point"
         )
     # copy_abs, because abs() would round to the 28 digits of the default context.
     return amount.copy_abs() if exponent <= 0 else amount.quantize(Decimal(1))

@@ -3,12 +3,14 @@
 - `execute` decides and records in one transaction. An allowed action is admitted and claimed in it: whoever gets the
   answer holds the right to run it once.
 - An action that needs a person reserves its charges and waits. `claim` takes an approved one: a compare-and-set that
-  re-runs the whole decision first, because policy, limits and time may have moved on. Its charges move to the claim's day.
+  re-runs the whole decision first, because policy, limits and time may have moved on. Its charges move to the claim's
+  day.
 - A claim is started, then succeeded, failed or unknown; a grant that was not used in time, or whose caller is gone,
   lapses. Nothing ever makes a claim startable again.
 - An event id is unique per agent. The same id with the same content returns the first answer, marked `replayed`;
   with other content it is a conflict. A replay never runs anything.
-- In observe mode everything is decided and recorded as usual, nothing waits for a person, and the caller may go on whatever the answer.
+- In observe mode everything is decided and recorded as usual, nothing waits for a person, and the caller may go on
+  whatever the answer.
 """
 
 from __future__ import annotations
@@ -310,7 +312,8 @@ def claim(policies: Policies, batch: Batch, caller: Caller, audit_event_id: str)
     result.replayed = False
     if document.get("claim") in ("started", *_CLAIM_OUTCOMES):
         raise IllegalTransitionError(
-            f"action `{audit_event_id}` was claimed before (its claim reads `{document['claim']}`); it runs at most once"
+            f"action `{audit_event_id}` was claimed before (its claim reads `{document['claim']}`); "
+            "it runs at most once"
         )
     if document["status"] != "approved":
         return _unapproved(batch, document, result)
@@ -407,7 +410,8 @@ def record_claim_outcome(
 def report(batch: Batch, caller: Caller, audit_event_id: str, outcome: ReportOutcome) -> ReportResult:
     """Note what the agent says of an action's outcome; the last word counts.
 
-    Raises InvalidRequestError, NotFoundError, NotYourEventError, and IllegalTransitionError for an action that never ran.
+    Raises InvalidRequestError, NotFoundError, NotYourEventError, and IllegalTransitionError for an action that never
+    ran.
     """
     if outcome.message is not None:
         checked_text("message", outcome.message)

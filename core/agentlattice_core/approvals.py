@@ -13,8 +13,8 @@ Everything else is refused with IllegalTransitionError and changes nothing.
 - A decision committed at or after `timeout_at` does not count, even if nothing has recorded the timeout yet.
 - Where approvers are listed, only they count, administrators included. `user:` names a person, `group:` anyone in it.
 - Segregation of duties: the requesting agent never decides, nor does the person who owns it.
-- A decision may carry the digest of what was shown; if the request is not that, it is a conflict. The digest is the leaf
-  hash of the entry that asked, which covers the action, its arguments, the policy and the terms.
+- A decision may carry the digest of what was shown; if the request is not that, it is a conflict. The digest is the
+  leaf hash of the entry that asked, which covers the action, its arguments, the policy and the terms.
 - Escalation targets that are neither a user nor a group (`webhook:`) are told but do not decide.
 """
 
@@ -201,9 +201,8 @@ def _check_operator(batch: Batch, operator: Operator, approval_id: str, approval
     if listed and not any(
         _matches(name, operator.name, operator.groups) for names in listed for name in names
     ):
-        raise ForbiddenError(
-            f"`{operator.name}` is not among the approvers of `{approval_id}` ({', '.join(sorted({n for s in listed for n in s}))})"
-        )
+        names = ", ".join(sorted({name for names in listed for name in names}))
+        raise ForbiddenError(f"`{operator.name}` is not among the approvers of `{approval_id}` ({names})")
 
 
 def _matches(approver: str, name: str, groups: Any) -> bool:

@@ -2,26 +2,19 @@
 
 - Every method exists twice: a coroutine function, and a blocking twin named `*_sync`. A twin may be called on a running
   event loop; it blocks that loop while it waits, and starts no loop of its own.
-- A client acts for one agent or for one operator, never both: what it may do follows from that.
-- Embedded, both names are what the process says they are. See docs/security-model.md for what that is worth.
+- What a client may do follows from whom it acts for (`session`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from agentlattice_core import admission, approvals, erasure, introspection, policies, verification
+from agentlattice_core import admission, approvals, erasure, introspection, verification
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
-from agentlattice_core.agents import check_name, register
 from agentlattice_core.batch import Batch
-from agentlattice_core.clock import Clock
-from agentlattice_core.engine import Engine, open_engine, release
 from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
@@ -31,8 +24,6 @@ from agentlattice_core.errors import (
     InvalidRequestError,
 )
 from agentlattice_core.notifications import EVENT_TYPES, notification
-from agentlattice_core.policy.document import PolicyDocument
-from agentlattice_core.principals import Operator, Role
 from agentlattice_core.results import (
     ActionOptions,
     ActionResult,
@@ -46,22 +37,15 @@ from agentlattice_core.results import (
     VerifyResult,
     WhoamiResult,
 )
+from agentlattice_core.session import EIGHT_HOURS_MS, PolicySource, Session, read_sources
 from agentlattice_core.stores.base import Row
 from agentlattice_core.verification import StateDifference
 from agentlattice_core.waiting import until_resolved, until_resolved_sync
 
 __all__ = ["AgentLattice", "PolicySource"]
 
-T = TypeVar("T")
 
-Mode = Literal["enforce", "observe"]
-PolicySource = str | os.PathLike[str] | PolicyDocument
-"""A policy file, or a document already read."""
-
-_EIGHT_HOURS_MS = 8 * 60 * 60 * 1000
-
-
-class AgentLattice:
+class AgentLattice(Session):
     """A client of the governance core.
 
     `AgentLattice.embedded(...)` opens a local file; nothing else is needed. `gate_poll_timeout_ms` bounds how long
@@ -73,149 +57,13 @@ class AgentLattice:
         api_key: str,
         *,
         base_url: str,
-        gate_poll_timeout_ms: int = _EIGHT_HOURS_MS,
+        gate_poll_timeout_ms: int = EIGHT_HOURS_MS,
         gate_poll_interval_ms: int = 5000,
     ) -> None:
         """A client of a service. This release has no service; use `AgentLattice.embedded`."""
         raise AgentLatticeError(
             "NOT_AVAILABLE", f"this release cannot speak to a service (`{base_url}`); use the embedded form"
         )
-
-    @classmethod
-    def embedded(
-        cls,
-        path: str | os.PathLike[str] = "governance.db",
-        *,
-        policies: PolicySource | Sequence[PolicySource] | None = None,
-        agent: str | None = None,
-        operator: str | None = None,
-        role: Role = "member",
-        groups: Iterable[str] = (),
-        tags: Iterable[str] | None = None,
-        grants: Iterable[str] | None = None,
-        owner: str | None = None,
-        mode: Mode = "enforce",
-        clock: Clock | None = None,
-        signing_key: str | os.PathLike[str] | None = None,
-        gate_poll_timeout_ms: int = _EIGHT_HOURS_MS,
-    ) -> AgentLattice:
-        """Open the log in the SQLite file at `path`, creating it if it is not there.
-
-        `policies` are files to apply if their content has changed since they were last applied. `agent` names who
-        acts (default: the program's name is never guessed; without it, only an operator's methods work), with what the
-        operator says of it: `tags`, `grants` and `owner`. `operator` names the person who decides, with `role` and
-        `groups`. In `mode="observe"` everything is decided and recorded, and everything runs. `signing_key` is the file
-        that holds the key which signs the log (default `<path>.key`, made at first use); kept where the agent's process cannot
-        read it, it proves more.
-
-        Raises StoreError, PolicyDocumentError, InvalidRequestError.
-        """
-        if agent is not None and operator is not None:
-            raise InvalidRequestError(
-                "name an agent or an operator, not both: nobody decides on their own requests"
-            )
-        if mode not in ("enforce", "observe"):
-            raise InvalidRequestError(f"mode `{mode}` must be `enforce` or `observe`")
-        if gate_poll_timeout_ms < 0:
-            raise InvalidRequestError(f"gate_poll_timeout_ms `{gate_poll_timeout_ms}` must not be negative")
-        documents = _documents(policies)  # read before anything is opened: a typo must change nothing
-        engine = open_engine(path, clock, signing_key)
-        try:
-            client = cls._over(engine, mode, gate_poll_timeout_ms)
-            if operator is not None:
-                client._operator = Operator(check_name(operator, "operator"), role, frozenset(groups))
-            if agent is not None:
-                client._caller = Caller(check_name(agent, "agent"), mode)
-                client._register(tags, grants, owner)
-            for name, digest, document in documents:
-                client._publish(document, name, digest, prune=True, force=False)
-        except BaseException:
-            release(engine)
-            raise
-        return client
-
-    @classmethod
-    def _over(cls, engine: Engine, mode: Mode, gate_poll_timeout_ms: int) -> AgentLattice:
-        client = object.__new__(cls)
-        client._engine = engine
-        client._mode = mode
-        client._gate_patience = gate_poll_timeout_ms / 1000
-        client._caller = None
-        client._operator = None
-        client._ends = []
-        client._closed = False
-        return client
-
-    _engine: Engine
-    _mode: Mode
-    _gate_patience: float
-    _caller: Caller | None
-    _operator: Operator | None
-    _ends: list[Callable[[], None]]
-    _closed: bool
-
-    def for_agent(
-        self,
-        agent: str,
-        *,
-        tags: Iterable[str] | None = None,
-        grants: Iterable[str] | None = None,
-        owner: str | None = None,
-    ) -> AgentLattice:
-        """A client on the same log that acts for `agent`."""
-        client = self._sibling()
-        client._caller = Caller(check_name(agent, "agent"), self._mode)
-        client._register(tags, grants, owner)
-        return client
-
-    def for_operator(
-        self, operator: str, *, role: Role = "member", groups: Iterable[str] = ()
-    ) -> AgentLattice:
-        """A client on the same log that decides for the person `operator`."""
-        client = self._sibling()
-        client._operator = Operator(check_name(operator, "operator"), role, frozenset(groups))
-        return client
-
-    def _sibling(self) -> AgentLattice:
-        self._engine.users += 1
-        return self._over(self._engine, self._mode, int(self._gate_patience * 1000))
-
-    def _register(self, tags: Iterable[str] | None, grants: Iterable[str] | None, owner: str | None) -> None:
-        caller = self._acting()
-
-        def command(batch: Batch) -> str:
-            return register(batch, caller.agent, tags=tags, grants=grants, owner=owner, by={"system": "open"})
-
-        self._engine.run(command)
-
-    # Who this is
-
-    @property
-    def mode(self) -> Mode:
-        """`enforce` or `observe`."""
-        return self._mode
-
-    @property
-    def agent(self) -> str | None:
-        """The name of the agent this client acts for."""
-        return self._caller.agent if self._caller is not None else None
-
-    @property
-    def org_id(self) -> str:
-        """The id of the organisation, which is the id of its log."""
-        return self._engine.store.log_id
-
-    def _acting(self) -> Caller:
-        if self._caller is None:
-            raise ForbiddenError("this client acts for no agent; open it with `agent=`")
-        return self._caller
-
-    def _deciding(self) -> Operator:
-        if self._operator is None:
-            raise ForbiddenError(
-                "deciding takes an operator, and this client is not one; open it with `operator=`"
-            )
-        return self._operator
 
     # Acting
 
@@ -351,7 +199,9 @@ class AgentLattice:
         return lambda batch: admission.refuse(batch, caller, action_type, reason, message)
 
     async def report(self, audit_event_id: str, outcome: ReportOutcome) -> ReportResult:
-        """Report how an action went. The last report counts. Raises NotFoundError, NotYourEventError, InvalidRequestError."""
+        """Report how an action went. The last report counts. Raises NotFoundError, NotYourEventError,
+        InvalidRequestError.
+        """
         return await self._engine.run_async(self._reporting(audit_event_id, outcome))
 
     def report_sync(self, audit_event_id: str, outcome: ReportOutcome) -> ReportResult:
@@ -522,25 +372,9 @@ class AgentLattice:
         `prune` removes what the same file published before and no longer holds.
         """
         changed: list[str] = []
-        for name, digest, document in _documents(policies):
+        for name, digest, document in read_sources(policies):
             changed += self._publish(document, name, digest, prune=prune, force=True)
         return changed
-
-    def _publish(
-        self, document: PolicyDocument, name: str, digest: str, *, prune: bool, force: bool
-    ) -> list[str]:
-        if self._operator is not None:
-            by: dict[str, Any] = approvals.operator_identity(self._operator)
-        else:
-            by = {"system": "open"}
-
-        def command(batch: Batch) -> list[str]:
-            published, removed = policies.publish(
-                batch, document, source=name, source_digest=digest, by=by, prune=prune, force=force
-            )
-            return published + removed
-
-        return self._engine.run(command)
 
     # Following
 
@@ -600,31 +434,6 @@ class AgentLattice:
         while self._ends:
             self._ends.pop()()
 
-    # Ending
-
-    def flush(self) -> None:
-        """Return when every outcome recorded so far is durable."""
-        self._engine.flush()
-
-    def close(self) -> None:
-        """End subscriptions, record what is outstanding, and close the file if no other client uses it."""
-        if not self._closed:
-            self._closed = True
-            self.unsubscribe_sync()
-            release(self._engine)
-
-    def __enter__(self) -> AgentLattice:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> AgentLattice:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
-
 
 def _passed(result: ActionResult, action_type: str) -> ActionResult:
     """The result if its action may run; else the error that says why not."""
@@ -636,7 +445,8 @@ def _passed(result: ActionResult, action_type: str) -> ActionResult:
             None,
             result.policy_name,
             result.conditions_evaluated,
-            message=f"action `{result.audit_event_id}` was admitted before (its claim reads `{result.claim}`); it runs at most once",
+            message=f"action `{result.audit_event_id}` was admitted before (its claim reads `{result.claim}`); "
+            "it runs at most once",
             audit_event_id=result.audit_event_id,
         )
     if result.status == "policy_not_found":
@@ -671,19 +481,3 @@ def _options(options: ActionOptions | None, fields: dict[str, Any]) -> ActionOpt
         raise InvalidRequestError(
             f"an action has no `{wrong[0]}`; its data is {', '.join(known)}, and anything else goes into metadata"
         ) from None
-
-
-def _documents(given: PolicySource | Sequence[PolicySource] | None) -> list[tuple[str, str, PolicyDocument]]:
-    """Name, digest of the content, and document of each source."""
-    if given is None:
-        return []
-    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument) else list(given)
-    found: list[tuple[str, str, PolicyDocument]] = []
-    for source in sources:
-        if isinstance(source, PolicyDocument):
-            found.append(("code", source.digest(), source))
-        else:
-            document = PolicyDocument.load(Path(source))
-            digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-            found.append((os.path.basename(os.fspath(source)), digest, document))
-    return found

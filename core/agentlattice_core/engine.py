@@ -27,7 +27,7 @@ from agentlattice_core.sequencer import Command, Sequencer
 from agentlattice_core.stores.base import Reader, Store
 from agentlattice_core.stores.sqlite import SQLiteStore
 
-__all__ = ["Engine", "open_engine", "release"]
+__all__ = ["Engine", "open_engine", "release", "share"]
 
 T = TypeVar("T")
 
@@ -140,6 +140,12 @@ def open_engine(
             _engines[name] = engine
         engine.users += 1
         return engine
+
+
+def share(engine: Engine) -> None:
+    """Count one more user of an open engine."""
+    with _engines_lock:
+        engine.users += 1
 
 
 def release(engine: Engine) -> None:

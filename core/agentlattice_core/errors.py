@@ -181,7 +181,9 @@ class IllegalTransitionError(AgentLatticeError):
 
 @dataclass(frozen=True, slots=True)
 class PolicyProblem:
-    """One thing wrong in a policy document. `line` and `column` count from 1; `field` is a path such as `policies[2].effect`."""
+    """One thing wrong in a policy document. `line` and `column` count from 1; `field` is a path such as
+    `policies[2].effect`.
+    """
 
     file: str
     line: int

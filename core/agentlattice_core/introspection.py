@@ -37,9 +37,7 @@ MAX_PAGE = 200
 """Most events on one page of the audit trail."""
 
 
-def can_i(
-    policies: Policies, reader: Reader, agent: str, action: Action, now: datetime
-) -> CanIResult:
+def can_i(policies: Policies, reader: Reader, agent: str, action: Action, now: datetime) -> CanIResult:
     """What `execute` would answer, with nothing recorded."""
 
     def used(key: str) -> Decimal:
@@ -92,9 +90,19 @@ def whoami(policies: Policies, reader: Reader, agent: str, log_id: str) -> Whoam
 
 
 def audit_page(
-    reader: Reader, *, agent: str | None, cursor: str | None, limit: int, action_type: str | None
+    reader: Reader,
+    *,
+    agent: str | None,
+    cursor: str | None,
+    limit: int,
+    action_type: str | None,
+    for_operator: bool = False,
 ) -> AuditResult:
-    """Actions, newest first: those of `agent`, or everybody's for None. Raises InvalidRequestError for a bad cursor."""
+    """Actions, newest first: those of `agent`, or everybody's for None.
+
+    One agent's are shown as that agent may see them, unless they are `for_operator`. Raises InvalidRequestError for a
+    bad cursor.
+    """
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidRequestError(f"limit `{limit}` must be from 1 to {MAX_PAGE}")
     before = reader.head.size if cursor is None else _position(cursor)
@@ -116,7 +124,7 @@ def audit_page(
             return AuditResult(events, f"{int(events[-1].id[4:16], 16):x}")
         row = reader.row(index)
         assert row is not None
-        events.append(audit_event(reader, row, document, for_agent=agent is not None))
+        events.append(audit_event(reader, row, document, for_agent=agent is not None and not for_operator))
     return AuditResult(events, None)
 
 

@@ -1,9 +1,9 @@
 """Signing the log about once a second while there is traffic, and noticing when it is not the log that was signed.
 
-- The signer's key and its record of what it signed last lie outside the database. A database that was cut short, restored from
-  an old copy or rewritten does not extend that record.
-- Found out when the log is opened or when it is signed next, this is an alarm: the log can still be read and verified, but nothing more is
-  recorded in it, because limits and approvals that were used would be free again.
+- The signer's key and its record of what it signed last lie outside the database. A database that was cut short,
+  restored from an old copy or rewritten does not extend that record.
+- Found out when the log is opened or when it is signed next, this is an alarm: the log can still be read and
+  verified, but nothing more is recorded in it, because limits and approvals that were used would be free again.
 - Only what is durable is signed, so a power cut never looks like tampering.
 """
 
@@ -65,7 +65,8 @@ class Notary:
                 size, root = reader.head.size, reader.head.root()
                 if size < last.size:
                     raise AuditError(
-                        f"the log has {size} entries, but {last.size} were signed: it was cut short or an old copy was restored"
+                        f"the log has {size} entries, but {last.size} were signed: it was cut short "
+                        "or an old copy was restored"
                     )
                 verify_consistency(last.size, last.root, size, root, _proof(reader, last.size, size))
         except AuditError as error:
@@ -75,7 +76,10 @@ class Notary:
     def _raise_alarm(self, error: AuditError) -> None:
         if self.alarm is None:
             _log.error("the audit log is not the one that was signed: %s", error)
-        self.alarm = f"the audit log is not the one that was signed ({error}); nothing is recorded in it until it is restored"
+        self.alarm = (
+            f"the audit log is not the one that was signed ({error}); "
+            "nothing is recorded in it until it is restored"
+        )
 
     def _read_head(self) -> tuple[int, bytes]:
         with self._store.read() as reader:

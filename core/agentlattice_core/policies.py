@@ -1,7 +1,7 @@
 """Published policy: which parts are in force, in which version, and publishing a document.
 
-- A part (one policy, guardrail, action declaration or registry) is published by an entry that holds its digest; its text
-  is the entry's payload, which may not be erased. Every version stays in the log.
+- A part (one policy, guardrail, action declaration or registry) is published by an entry that holds its digest; its
+  text is the entry's payload, which may not be erased. Every version stays in the log.
 - A policy set is compiled once per change and shared; which one is in force is asked inside each transaction.
 - A part whose stored text no longer has the digest that was published, or whose state differs from its entry, is
   tampered: it denies whatever its published pattern matches. If parts are missing or were added behind the log's back,

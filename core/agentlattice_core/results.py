@@ -245,7 +245,9 @@ class AuditResult:
 
 @dataclass
 class VerifyResult:
-    """`first_broken_at_row_id` names the first row that is not what was written; `problem` says what is wrong with it."""
+    """`first_broken_at_row_id` names the first row that is not what was written; `problem` says what is wrong with
+    it.
+    """
 
     org_id: str
     chain_valid: bool
@@ -299,7 +301,9 @@ class PostureResult:
 
 @dataclass
 class GovernanceEvent:
-    """A notification: `event_type` such as `action.denied`, `action.executed`, `approval.requested`, `policy.changed`."""
+    """A notification: `event_type` such as `action.denied`, `action.executed`, `approval.requested`,
+    `policy.changed`.
+    """
 
     event_type: str
     timestamp: str

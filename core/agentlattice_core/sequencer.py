@@ -5,10 +5,11 @@
 - A synchronous caller leads on its own thread, so alone it pays one commit and no hand-over. Asynchronous callers never
   block their loop: a worker thread leads for them and answers a whole batch by one call into each loop.
 - One command that fails never fails its batch: its writes are taken back, and only its caller sees the error.
-- Nothing is answered before it is durable. If a batch cannot be committed or synced, everyone in it gets NotRecordedError.
+- Nothing is answered before it is durable. If a batch cannot be committed or synced, everyone in it gets
+  NotRecordedError.
 - The queue is bounded; a command that finds it full is refused, which fails closed.
-- A caller that is cancelled or interrupted while it waits gives up its command: not run if the batch has not opened yet, and
-  otherwise handed to `abandoned`, which can take back what nobody will use.
+- A caller that is cancelled or interrupted while it waits gives up its command: not run if the batch has not opened
+  yet, and otherwise handed to `abandoned`, which can take back what nobody will use.
 - No threads exist until they are needed, and none is carried across a fork.
 """
 
@@ -184,7 +185,9 @@ class Sequencer:
     # Leading
 
     def _lead(self, leader: _Ticket[Any]) -> None:
-        """Serve one batch on this thread, `leader` being the ticket that has the lead. Passes the lead on in any case."""
+        """Serve one batch on this thread, `leader` being the ticket that has the lead. Passes the lead on in any
+        case.
+        """
         tickets: list[_Ticket[Any]] = []
         riders: list[Command[Any]] = []
         committed = False

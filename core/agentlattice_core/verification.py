@@ -113,8 +113,8 @@ class StateDifference:
 def verify_state(engine: Engine) -> Iterator[StateDifference]:
     """Fold the log again and yield every difference from the stored state, in order; nothing if there is none.
 
-    The fold lies on disk in a temporary directory, so memory does not grow with the log. Raises AuditError for an entry that cannot be folded,
-    which `verify` would have found.
+    The fold lies on disk in a temporary directory, so memory does not grow with the log. Raises AuditError for an
+    entry that cannot be folded, which `verify` would have found.
     """
     with tempfile.TemporaryDirectory(prefix="agentlattice-") as directory, engine.read() as reader:
         expected = _Fold(Path(directory) / "fold.db")

@@ -82,7 +82,9 @@ def _about(approval_id: str, wake: Callable[[], None]) -> Callable[[dict[str, An
 
 
 def _look(engine: Engine, approval_id: str, limit: Any) -> tuple[Document | None, float | None]:
-    """The approval and how long to sleep; no sleep if there is nothing to wait for, no approval if it must be expired."""
+    """The approval and how long to sleep; no sleep if there is nothing to wait for, no approval if it must be
+    expired.
+    """
     with engine.read() as reader:
         approval = reader.get("approval", approval_id)
     if approval is None:

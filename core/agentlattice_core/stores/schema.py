@@ -1,7 +1,7 @@
 """The tables of the SQLite store, and how a file of an older version becomes one of this version.
 
-- `entries` is the truth and only ever grows, except that a payload may be erased. Everything else but `checkpoints` can be made from
-  it again.
+- `entries` is the truth and only ever grows, except that a payload may be erased. Everything else but `checkpoints`
+  can be made from it again.
 - State is one table of documents: what a document may hold is `projections`' business, so new features need no new
   tables and a rebuild is one fold.
 - `user_version` is the schema's version. A file of a newer version is refused: an older writer must not touch it.
@@ -52,7 +52,8 @@ def create_or_migrate(connection: apsw.Connection, path: str, new_log_id: Callab
     version = connection.pragma("user_version")
     if version > SCHEMA_VERSION:
         raise StoreError(
-            f"`{path}` was written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}); upgrade first"
+            f"`{path}` was written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}); "
+            "upgrade first"
         )
     if version < SCHEMA_VERSION:
         with connection:

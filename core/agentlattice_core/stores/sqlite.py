@@ -137,7 +137,8 @@ class SQLiteStore(Store):
                 )
             if connection.pragma("journal_mode", "wal") != "wal":
                 raise StoreError(
-                    f"cannot open `{self.path}`: its file system cannot share memory between processes; use a local disk"
+                    f"cannot open `{self.path}`: its file system cannot share memory between processes; "
+                    "use a local disk"
                 )
             connection.pragma("synchronous", 1)
             connection.pragma("wal_autocheckpoint", 0)

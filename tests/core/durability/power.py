@@ -1,9 +1,9 @@
 """A disk that forgets what was not synced: records every write and sync, and builds what a power cut would leave.
 
-- `Disk` is an SQLite VFS. Each write, truncation and deletion is recorded once it has happened; each sync with the moment
-  it began, because it promises nothing about what was written while it ran.
-- `image(cut)` is a directory as it may look after the power went at that moment: everything synced is there, and of what
-  was not, any part, down to single sectors of 512 bytes, in any combination.
+- `Disk` is an SQLite VFS. Each write, truncation and deletion is recorded once it has happened; each sync with the
+  moment it began, because it promises nothing about what was written while it ran.
+- `image(cut)` is a directory as it may look after the power went at that moment: everything synced is there, and of
+  what was not, any part, down to single sectors of 512 bytes, in any combination.
 - Marks put other facts (an answer given to a caller) into the same order.
 """
 
@@ -46,7 +46,9 @@ class Mark:
 
 
 class Disk(apsw.VFS):
-    """Record what happens to the files in `directory`. `lying`: syncs are answered and forgotten, as with synchronous=OFF."""
+    """Record what happens to the files in `directory`. `lying`: syncs are answered and forgotten, as with
+    synchronous=OFF.
+    """
 
     def __init__(self, name: str, directory: Path, *, lying: bool = False) -> None:
         self.vfs_name = name
@@ -70,7 +72,9 @@ class Disk(apsw.VFS):
         began = len(self.events)
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         if path == self.directory:
-            deleted = {e.file for e in self.events if isinstance(e, Change) and e.data is None and e.offset == 0}
+            deleted = {
+                e.file for e in self.events if isinstance(e, Change) and e.data is None and e.offset == 0
+            }
             for file in deleted:
                 self.synced(file, began)
         else:

@@ -1,6 +1,6 @@
 """A process of eight threads that spends one unit at a time until told no, and prints how much it was allowed.
 
-    python spender.py DATABASE POLICIES MUTANT TRIES
+python spender.py DATABASE POLICIES MUTANT TRIES
 """
 
 from __future__ import annotations

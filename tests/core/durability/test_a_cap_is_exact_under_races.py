@@ -28,7 +28,8 @@ def race(directory: Path, mutant: str = "") -> int:
     for tries in ("2", "3"):
         arguments = [str(directory / "governance.db"), str(directory / "policies.yaml"), mutant, tries]
         processes = [
-            subprocess.Popen([sys.executable, str(SPENDER), *arguments], stdout=subprocess.PIPE) for _ in range(4)
+            subprocess.Popen([sys.executable, str(SPENDER), *arguments], stdout=subprocess.PIPE)
+            for _ in range(4)
         ]
         for process in processes:
             output, _ = process.communicate(timeout=120)

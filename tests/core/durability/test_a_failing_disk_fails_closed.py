@@ -88,7 +88,9 @@ def test_a_failed_sync_is_final_until_the_store_is_reopened(tmp_path: Path) -> N
         al.execute_sync("file.write")
     with pytest.raises(NotRecordedError):
         engine.close()
-    with AgentLattice.embedded(tmp_path / "governance.db", agent="ci", signing_key=tmp_path / "signing.key") as al:
+    with AgentLattice.embedded(
+        tmp_path / "governance.db", agent="ci", signing_key=tmp_path / "signing.key"
+    ) as al:
         assert al.verify_sync().chain_valid
         assert al.execute_sync("file.write").status == "executed"
 

@@ -1,4 +1,6 @@
-"""`kill -9` under load, again and again: what was answered is there, nothing runs twice, limits hold, the chain verifies."""
+"""`kill -9` under load, again and again: what was answered is there, nothing runs twice, limits hold, the chain
+verifies.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,13 @@ class Killed:
             read, write = os.pipe()
             # Each round begins a little before where the last one was killed: retries of what may be half done.
             first = max(0, self.next - 30) + number * 1_000_000
-            arguments = [str(self.database), str(self.directory / "policies.yaml"), str(write), str(first), "3"]
+            arguments = [
+                str(self.database),
+                str(self.directory / "policies.yaml"),
+                str(write),
+                str(first),
+                "3",
+            ]
             process = subprocess.Popen(
                 [sys.executable, str(WORKER), *arguments], pass_fds=[write], stderr=subprocess.PIPE
             )

@@ -1,6 +1,6 @@
 """A process that acts until it is killed, and tells its parent, by a pipe, what it was answered and what it ran.
 
-    python worker.py DATABASE POLICIES PIPE FIRST THREADS
+python worker.py DATABASE POLICIES PIPE FIRST THREADS
 """
 
 from __future__ import annotations

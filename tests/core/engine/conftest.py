@@ -40,7 +40,8 @@ policies:
     action: order.place
     effect: require_approval
     rules:
-      - {priority: 40, type: DAILY_CAP, cap: "100.00", currency: EUR, timezone: UTC, effect: REJECT, release_on_failure: true}
+      - {priority: 40, type: DAILY_CAP, cap: "100.00", currency: EUR, timezone: UTC, effect: REJECT,
+        release_on_failure: true}
   - name: Secrets
     action: secret.read
     effect: deny

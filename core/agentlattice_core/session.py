@@ -1,0 +1,237 @@
+"""A client's session: which log it opened, for whom it acts, and giving both back.
+
+- A session acts for one agent or for one operator, never both.
+- Embedded, both names are what the process says they are. See docs/security-model.md for what that is worth.
+- Policy files are read before anything is opened, so that a typo in one changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from agentlattice_core import approvals, policies
+from agentlattice_core.admission import Caller
+from agentlattice_core.agents import check_name, register
+from agentlattice_core.batch import Batch
+from agentlattice_core.clock import Clock
+from agentlattice_core.engine import Engine, open_engine, release, share
+from agentlattice_core.errors import ForbiddenError, InvalidRequestError, StoreError
+from agentlattice_core.policy.document import PolicyDocument
+from agentlattice_core.principals import Operator, Role
+
+__all__ = ["EIGHT_HOURS_MS", "Mode", "PolicySource", "Session", "read_sources"]
+
+Mode = Literal["enforce", "observe"]
+PolicySource = str | os.PathLike[str] | PolicyDocument
+"""A policy file, or a document already read."""
+
+EIGHT_HOURS_MS = 8 * 60 * 60 * 1000
+
+
+class Session:
+    """An open log and the identity that works on it. Use `AgentLattice`, which adds what can be done."""
+
+    @classmethod
+    def embedded(
+        cls,
+        path: str | os.PathLike[str] = "governance.db",
+        *,
+        policies: PolicySource | Sequence[PolicySource] | None = None,
+        agent: str | None = None,
+        operator: str | None = None,
+        role: Role = "member",
+        groups: Iterable[str] = (),
+        tags: Iterable[str] | None = None,
+        grants: Iterable[str] | None = None,
+        owner: str | None = None,
+        mode: Mode = "enforce",
+        clock: Clock | None = None,
+        signing_key: str | os.PathLike[str] | None = None,
+        gate_poll_timeout_ms: int = EIGHT_HOURS_MS,
+    ) -> Self:
+        """Open the log in the SQLite file at `path`, creating it if it is not there.
+
+        `policies` are files to apply if their content has changed since they were last applied. `agent` names who
+        acts (default: the program's name is never guessed; without it, only an operator's methods work), with what the
+        operator says of it: `tags`, `grants` and `owner`. `operator` names the person who decides, with `role` and
+        `groups`. In `mode="observe"` everything is decided and recorded, and everything runs. `signing_key` is the file
+        that holds the key which signs the log (default `<path>.key`, made at first use); kept where the agent's
+        process cannot read it, it proves more.
+
+        Raises StoreError, PolicyDocumentError, InvalidRequestError.
+        """
+        if agent is not None and operator is not None:
+            raise InvalidRequestError(
+                "name an agent or an operator, not both: nobody decides on their own requests"
+            )
+        if mode not in ("enforce", "observe"):
+            raise InvalidRequestError(f"mode `{mode}` must be `enforce` or `observe`")
+        if gate_poll_timeout_ms < 0:
+            raise InvalidRequestError(f"gate_poll_timeout_ms `{gate_poll_timeout_ms}` must not be negative")
+        documents = read_sources(policies)  # read before anything is opened: a typo must change nothing
+        engine = open_engine(path, clock, signing_key)
+        try:
+            client = cls._over(engine, mode, gate_poll_timeout_ms)
+            if operator is not None:
+                client._operator = Operator(check_name(operator, "operator"), role, frozenset(groups))
+            if agent is not None:
+                client._caller = Caller(check_name(agent, "agent"), mode)
+                client._register(tags, grants, owner)
+            for name, digest, document in documents:
+                client._publish(document, name, digest, prune=True, force=False)
+        except BaseException:
+            release(engine)
+            raise
+        return client
+
+    @classmethod
+    def _over(cls, engine: Engine, mode: Mode, gate_poll_timeout_ms: int) -> Self:
+        client = object.__new__(cls)
+        client._opened = engine
+        client._mode = mode
+        client._gate_patience = gate_poll_timeout_ms / 1000
+        client._caller = None
+        client._operator = None
+        client._ends = []
+        client._closed = False
+        return client
+
+    _opened: Engine
+    _mode: Mode
+    _gate_patience: float
+    _caller: Caller | None
+    _operator: Operator | None
+    _ends: list[Callable[[], None]]
+    _closed: bool
+
+    def for_agent(
+        self,
+        agent: str,
+        *,
+        tags: Iterable[str] | None = None,
+        grants: Iterable[str] | None = None,
+        owner: str | None = None,
+    ) -> Self:
+        """A client on the same log that acts for `agent`."""
+        client = self._sibling()
+        client._caller = Caller(check_name(agent, "agent"), self._mode)
+        client._register(tags, grants, owner)
+        return client
+
+    def for_operator(self, operator: str, *, role: Role = "member", groups: Iterable[str] = ()) -> Self:
+        """A client on the same log that decides for the person `operator`."""
+        client = self._sibling()
+        client._operator = Operator(check_name(operator, "operator"), role, frozenset(groups))
+        return client
+
+    def _sibling(self) -> Self:
+        share(self._engine)
+        return self._over(self._engine, self._mode, int(self._gate_patience * 1000))
+
+    def _register(self, tags: Iterable[str] | None, grants: Iterable[str] | None, owner: str | None) -> None:
+        caller = self._acting()
+
+        def command(batch: Batch) -> str:
+            return register(batch, caller.agent, tags=tags, grants=grants, owner=owner, by={"system": "open"})
+
+        self._engine.run(command)
+
+    @property
+    def _engine(self) -> Engine:
+        if self._closed:
+            raise StoreError("this client was closed; open the database again to use it")
+        return self._opened
+
+    # Who this is
+
+    @property
+    def mode(self) -> Mode:
+        """`enforce` or `observe`."""
+        return self._mode
+
+    @property
+    def agent(self) -> str | None:
+        """The name of the agent this client acts for."""
+        return self._caller.agent if self._caller is not None else None
+
+    @property
+    def org_id(self) -> str:
+        """The id of the organisation, which is the id of its log."""
+        return self._engine.store.log_id
+
+    def _acting(self) -> Caller:
+        if self._caller is None:
+            raise ForbiddenError("this client acts for no agent; open it with `agent=`")
+        return self._caller
+
+    def _deciding(self) -> Operator:
+        if self._operator is None:
+            raise ForbiddenError(
+                "deciding takes an operator, and this client is not one; open it with `operator=`"
+            )
+        return self._operator
+
+    def _publish(
+        self, document: PolicyDocument, name: str, digest: str, *, prune: bool, force: bool
+    ) -> list[str]:
+        if self._operator is not None:
+            by: dict[str, Any] = approvals.operator_identity(self._operator)
+        else:
+            by = {"system": "open"}
+
+        def command(batch: Batch) -> list[str]:
+            published, removed = policies.publish(
+                batch, document, source=name, source_digest=digest, by=by, prune=prune, force=force
+            )
+            return published + removed
+
+        return self._engine.run(command)
+
+    # Ending
+
+    def flush(self) -> None:
+        """Return when every outcome recorded so far is durable."""
+        self._engine.flush()
+
+    def close(self) -> None:
+        """End subscriptions, record what is outstanding, and close the file if no other client uses it."""
+        if not self._closed:
+            self._closed = True
+            while self._ends:
+                self._ends.pop()()
+            release(self._opened)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+
+def read_sources(
+    given: PolicySource | Sequence[PolicySource] | None,
+) -> list[tuple[str, str, PolicyDocument]]:
+    """Name, digest of the content, and document of each source."""
+    if given is None:
+        return []
+    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument) else list(given)
+    found: list[tuple[str, str, PolicyDocument]] = []
+    for source in sources:
+        if isinstance(source, PolicyDocument):
+            found.append(("code", source.digest(), source))
+        else:
+            document = PolicyDocument.load(Path(source))
+            digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+            found.append((os.path.basename(os.fspath(source)), digest, document))
+    return found
