@@ -100,6 +100,7 @@ def gate_tool(tool: object, governor: Governor) -> GateInPlace:
         with _installing:
             placed = gate_of(original)
             if placed is None:
+                _take_off_the_gate_of_another(original)
                 placed = GateInPlace(original, governor)
                 placed.install()
     if isinstance(tool, CrewStructuredTool) and tool is not original and not isinstance(original, Tool):
@@ -259,6 +260,18 @@ def _changed_meanwhile(
             "the arguments were changed after they were decided on; the tool did not run",
         )
     return None
+
+
+def _take_off_the_gate_of_another(tool: BaseTool | CrewStructuredTool) -> None:
+    """A copy of a governed tool holds the gated methods of the tool it was copied from, and would run as that one."""
+    for name in _REPLACED:
+        entry: Any = tool.__dict__.get(name)
+        if getattr(entry, _MARK, None) is None:
+            continue
+        if name == "func":
+            object.__setattr__(tool, name, entry.__wrapped__)
+        else:
+            object.__delattr__(tool, name)
 
 
 def _entries_to_gate(tool: BaseTool | CrewStructuredTool) -> list[str]:
