@@ -207,6 +207,8 @@ def _whitelist(rule: Rule) -> _Measure:
             known = beneficiary in values
             return _Measured(not known, f"beneficiary `{beneficiary}` is not on the list", details)
         details["registry"] = rule.registry
+        if rule.registry not in registries:
+            return _Measured(None, f"there is no registry `{rule.registry}`", details)
         entry = _entry(registries, rule.registry, beneficiary)
         if entry is None:
             return _Measured(True, f"beneficiary `{beneficiary}` is not in `{rule.registry}`", details)

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from policy_documents import EXAMPLES
 
 from agentlattice_core.actions import Action
 from agentlattice_core.policy import Decision, Facts, PolicyDocument, PolicySet
 from agentlattice_core.policy.rules import exact_sum
 from agentlattice_core.principals import AgentFacts
 from agentlattice_core.results import ActionOptions
-
-EXAMPLES = Path(__file__).parents[3] / "examples" / "policies"
 
 
 class Day:

@@ -9,9 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from documents import condition_nodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_documents import condition_nodes
 
 from agentlattice_core.actions import Action
 from agentlattice_core.policy import Facts, PolicyDocument

@@ -7,9 +7,9 @@ import json
 
 import pytest
 import yaml
-from documents import documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_documents import documents
 
 from agentlattice_core.errors import PolicyDocumentError
 from agentlattice_core.policy import PolicyDocument, PolicySet, StoredPart, digest_of

@@ -71,3 +71,15 @@ def test_a_guardrail_that_hides_hides_for_all(policies):
     decision = policies(text).ask("pay", metadata={"secret_field": 1}, amount="999", currency="EUR")
     assert decision.explain == "none"
     assert "555" not in told(decision)
+
+
+def test_what_a_hiding_policy_measured_stays_hidden_when_another_decides(policies):
+    """A rule that fired is reported whoever decides, so its policy's `explain` counts too."""
+    decision = policies(
+        "policies:\n  - name: P\n    action: pay\n    effect: require_approval\n    explain: none\n    rules:\n"
+        "      - {priority: 1, type: AMOUNT_THRESHOLD, max: '333', currency: EUR, effect: AUTO_APPROVE}\n"
+        "guardrails:\n  - {name: G, action: pay, effect: deny}\n"
+    ).ask("pay", amount="5", currency="EUR")
+    assert (decision.policy.name, decision.explain) == ("G", "none")
+    assert "333" in repr(decision)
+    assert "333" not in told(decision)

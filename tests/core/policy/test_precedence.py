@@ -10,9 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from documents import documents
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from policy_documents import documents
 
 from agentlattice_core.actions import Action
 from agentlattice_core.policy import (

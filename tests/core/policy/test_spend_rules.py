@@ -226,3 +226,21 @@ class TestSelectorsAndOrder:
         plain = policies("policies:\n" + policy(cap("1"))).ask("pay", amount="2", **EUR)
         assert plain.message == "2 EUR on top of today's 0 would exceed the daily cap of 1"
         assert plain.rules[0].details["remaining"] == "1"
+
+
+class TestRegistries:
+    @pytest.mark.parametrize(
+        ("effect", "outcome"), [("AUTO_APPROVE", "require_approval"), ("REJECT", "deny")]
+    )
+    def test_a_registry_that_is_not_there_lets_nothing_through(self, policies, effect, outcome):
+        """Not even under a rule that would approve."""
+        rule = f"priority: 1, type: BENEFICIARY_WHITELIST, registry: gone, effect: {effect}"
+        day = policies("policies:\n" + policy(rule, effect="require_approval"))
+        assert day.ask("pay", beneficiary="acme").outcome == outcome
+
+    def test_a_list_in_the_rule_itself(self, policies):
+        """`values` needs no registry; names are compared exactly."""
+        rule = "priority: 1, type: BENEFICIARY_WHITELIST, values: [acme], effect: REJECT"
+        day = policies("policies:\n" + policy(rule))
+        found = {name: day.ask("pay", beneficiary=name).outcome for name in ("acme", "Acme", "acme ")}
+        assert found == {"acme": "allow", "Acme": "deny", "acme ": "deny"}

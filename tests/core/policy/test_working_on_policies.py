@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from conftest import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_documents import EXAMPLES
 
 from agentlattice_core.actions import Action
 from agentlattice_core.policy import PolicyDocument, PolicySet

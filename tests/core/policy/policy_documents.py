@@ -1,11 +1,13 @@
-"""Hypothesis strategies for policy documents, as the plain values that YAML or JSON would hold."""
+"""The example documents, and Hypothesis strategies for others, as the plain values that YAML or JSON would hold."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
+EXAMPLES = Path(__file__).parents[3] / "examples" / "policies"
 FIELDS = [
     "pr_size",
     "environment",
