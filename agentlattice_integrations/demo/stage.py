@@ -106,7 +106,7 @@ class _Ended:
     """The agent's run is over."""
 
     answer: str | None
-    error: Exception | None
+    error: BaseException | None
 
 
 class _Playing:
@@ -137,7 +137,9 @@ class _Playing:
         def act() -> None:
             try:
                 self.told.put(_Ended(run(step.task), None))
-            except Exception as error:
+            except (
+                BaseException
+            ) as error:  # also one that would end the thread in silence: somebody waits for it
                 self.told.put(_Ended(None, error))
 
         agent = threading.Thread(target=act, name=f"demo-{step.name}", daemon=True)

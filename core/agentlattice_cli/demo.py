@@ -37,19 +37,21 @@ __all__ = ["demo"]
 
 @dataclass(frozen=True, slots=True)
 class _Framework:
-    """One framework: how it is called, the distribution that brings it, and the module that drives it."""
+    """One framework: how it is called, the distributions that bring it, and the module that drives it."""
 
     name: str
     title: str
-    distribution: str
+    distributions: tuple[str, ...]
     driver: str
 
     @property
     def version(self) -> str | None:
+        """The version of the first distribution, None unless all of them are installed."""
         try:
-            return importlib.metadata.version(self.distribution)
+            versions = [importlib.metadata.version(name) for name in self.distributions]
         except importlib.metadata.PackageNotFoundError:
             return None
+        return versions[0]
 
     @property
     def install(self) -> str:
@@ -57,10 +59,15 @@ class _Framework:
 
 
 _FRAMEWORKS: Final = (
-    _Framework("langgraph", "LangGraph", "langgraph", "agentlattice_integrations.langgraph.demo"),
-    _Framework("crewai", "CrewAI", "crewai", "agentlattice_integrations.crewai.demo"),
     _Framework(
-        "openai-agents", "OpenAI Agents SDK", "openai-agents", "agentlattice_integrations.openai_agents.demo"
+        "langgraph", "LangGraph", ("langgraph", "langchain"), "agentlattice_integrations.langgraph.demo"
+    ),
+    _Framework("crewai", "CrewAI", ("crewai",), "agentlattice_integrations.crewai.demo"),
+    _Framework(
+        "openai-agents",
+        "OpenAI Agents SDK",
+        ("openai-agents",),
+        "agentlattice_integrations.openai_agents.demo",
     ),
 )
 
@@ -101,6 +108,7 @@ def demo(
     document = _document(policies)
     asks = not (yes or as_json) and sys.stdin.isatty() and out.isatty()
     acts: list[dict[str, Any]] = []
+    screen.opening()
     try:
         with _quiet_place() as folder:
             path = keep if keep is not None else folder / "governance.db"
@@ -108,7 +116,7 @@ def demo(
                 screen.framework(entry.title, entry.version or "")
                 acts.append(_act(entry, path, document, screen, lambda request: screen.ask(request, asks)))
     except KeyboardInterrupt:
-        note("\ninterrupted: the agent was stopped, and what it asked for was denied")
+        note("\ninterrupted: whatever the agent was still asking for was denied")
         raise
     ok = all(act["ok"] for act in acts)
     if as_json:
@@ -166,7 +174,12 @@ def _act(
 ) -> dict[str, Any]:
     """Play the story on one framework and verify the log."""
     with _silence():
-        build = importlib.import_module(entry.driver).demo_agent
+        try:
+            build = importlib.import_module(entry.driver).demo_agent
+        except ImportError as error:
+            raise InvalidRequestError(
+                f"{entry.title} {entry.version} cannot be used: {error}; run `{entry.install}`"
+            ) from None
     with (
         AgentLattice.embedded(path, policies=document, agent=f"demo-{entry.name}") as al,
         al.for_operator("oncall@example.com", groups=["oncall"]) as operator,

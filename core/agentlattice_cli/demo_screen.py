@@ -40,6 +40,14 @@ class Screen:
         self._console = console
         self._steps = 0
 
+    def opening(self) -> None:
+        """What there is to see."""
+        about = (
+            "A scripted model drives a real agent, without a key and without a network. It knows nothing "
+            "of the policy: what it does about a denial, it reads in the denial."
+        )
+        self._hang(Text(), 0, Text(about))
+
     def framework(self, title: str, version: str) -> None:
         """A new agent comes on."""
         self._steps = 0

@@ -197,6 +197,16 @@ def test_a_framework_that_is_not_installed_is_named_with_its_install_line(
     )
 
 
+def test_a_framework_that_cannot_be_imported_is_one_line(al_process: AlProcess, project: Path) -> None:
+    """A file of the user's own that hides the framework is named in the error; there is no traceback."""
+    (project / "agents.py").touch()
+    run = al_process("demo", *LIGHT)
+    assert run.returncode == 1
+    assert re.fullmatch(r"error: OpenAI Agents SDK \S+ cannot be used: .*agents\.py.*\n", run.stderr), (
+        run.stderr
+    )
+
+
 def test_an_unknown_framework_is_one_line(al: Al) -> None:
     """The names that can be used are in the error."""
     run = al("demo", "--framework", "autogen")
@@ -242,7 +252,7 @@ def test_an_interrupt_in_the_middle_of_the_question_ends_it_cleanly(project: Pat
     terminal.until("Approve? [y/N] ")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 130, terminal.text
-    assert terminal.text.endswith("\ninterrupted: the agent was stopped, and what it asked for was denied\n")
+    assert terminal.text.endswith("\ninterrupted: whatever the agent was still asking for was denied\n")
     assert [path.name for path in project.iterdir() if path.name.startswith("al-demo-")] == []
     with AgentLattice.embedded("kept.db", operator="auditor") as al:
         assert al.verify_sync().chain_valid
