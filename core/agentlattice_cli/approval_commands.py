@@ -126,9 +126,13 @@ def _settings(
 def _read(settings: Settings, approval_id: str) -> ApprovalRequest:
     from agentlattice_cli.opening import looking
     from agentlattice_core import approvals
+    from agentlattice_core.clock import format_time
 
     with looking(settings) as look:
-        return approvals.approval_request(look.reader, approval_id)
+        request = approvals.approval_request(look.reader, approval_id)
+    if request.status == "pending" and request.timeout_at <= format_time(look.now):
+        request.status = "timed_out"  # whether anything has recorded it yet or not
+    return request
 
 
 def _decide(

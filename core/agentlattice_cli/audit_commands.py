@@ -62,6 +62,7 @@ def list_actions(
                 cursor=cursor,
                 limit=min(_PAGE, limit - len(events)),
                 action_type=action_type,
+                for_operator=True,
             )
             events += page.events
             cursor = page.next_cursor

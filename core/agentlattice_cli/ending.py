@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ _ASKING = ("gate", "execute", "can-i", "whoami")
 
 def ending(program: Callable[[], Any], arguments: Sequence[str]) -> int:
     """Run the program, which was given `arguments`, and say how it ended."""
+    logging.getLogger("agentlattice").addHandler(_WARNINGS)
     try:
         code = program()
         sys.stdout.flush()
@@ -65,6 +67,16 @@ def _expected(error: Exception) -> Sequence[str]:
         where = f"`{error.filename}`: " if error.filename is not None else ""
         return [f"{where}{(error.strerror or str(error)).lower()}"]
     return []
+
+
+class _Warnings(logging.Handler):
+    """What the core notices in the background, as one line on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"warning: {record.getMessage()}\n")
+
+
+_WARNINGS = _Warnings()
 
 
 def _sentence(message: str) -> str:

@@ -56,7 +56,10 @@ def _program(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def _demo(context: typer.Context) -> None:
-    """Watch a governed agent be denied, correct itself, and ask a person. No key, no network."""
+    """Watch a governed agent be denied, correct itself, and ask a person. No key, no network.
+
+    `al demo --help` lists what it takes.
+    """
     from agentlattice_cli.demo import demo
 
     story = typer.Typer(rich_markup_mode=None, add_completion=False)

@@ -19,7 +19,7 @@ import orjson
 
 from agentlattice_core.results import ConditionResult, RuleResult
 
-__all__ = ["Output", "note", "one_line", "shown", "spelled_out"]
+__all__ = ["Output", "note", "shown", "spelled_out"]
 
 
 def shown(value: Any) -> str:
@@ -38,11 +38,6 @@ def spelled_out(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def one_line(text: str, width: int = 80) -> str:
-    """`text` cut to `width` characters."""
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def note(text: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
-from cli_world import Al, AlProcess, Terminal, document
+from cli_world import POLICIES, Al, AlProcess, Terminal, document
 
 from agentlattice_core import AgentLattice
 from agentlattice_core.results import ApprovalRequest
+from agentlattice_core.testing import ManualClock
 
 ANA = ("--as", "ana")
 
@@ -185,6 +189,20 @@ def test_the_configured_agent_is_never_the_operator(al: Al, request_id: str) -> 
     result = al("approvals", "approve", request_id, env={"AL_AGENT": "ana", "AL_OPERATOR": "ana"})
     assert result.exit_code == 1
     assert "nobody decides on their own requests" in result.stderr
+
+
+def test_a_request_whose_time_has_passed_reads_so_and_cannot_be_decided(al: Al, project: Path) -> None:
+    """Even if no process was there to record the timeout."""
+    (project / "policies.yaml").write_text(POLICIES)
+    past = ManualClock(datetime(2020, 1, 1, tzinfo=UTC))
+    with AgentLattice.embedded("governance.db", policies="policies.yaml", agent="ci", clock=past) as client:
+        late = client.execute_sync("deploy.production").approval_id
+    assert late is not None
+    assert shown(al, late).status == "timed_out"
+    assert al("approvals", "list").stdout == ""
+    result = al("approvals", "approve", late, "--digest", shown(al, late).digest, *ANA)
+    assert result.exit_code == 1
+    assert f"approval `{late}` timed out at 2020-01-01T04:00:00" in result.stderr
 
 
 def test_an_unknown_request_is_not_found(al: Al, governed: AgentLattice) -> None:

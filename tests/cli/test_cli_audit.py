@@ -57,6 +57,19 @@ def test_actions_are_found_by_type_and_agent(recorded: AgentLattice, al: Al) -> 
     assert al("audit", "list", "--cursor", "what").exit_code == 1
 
 
+def test_an_operator_sees_conditions_that_are_hidden_from_the_agent(al: Al, project: Path) -> None:
+    """`explain: none` hides a threshold from the agent; the log shows it, with a filter by agent too."""
+    (project / "p.yaml").write_text(
+        "version: 1\npolicies: [{name: P, action: refund, effect: allow, explain: none,"
+        " conditions: [{field: n, operator: lt, value: 417}]}]\n"
+    )
+    asked = al("execute", "refund", "--metadata", "n=900", "--agent", "cs", "--policies", "p.yaml", "--json")
+    assert "417" not in asked.stdout
+    for by_agent in ([], ["--agent", "cs"]):
+        (event,) = document(al("audit", "list", "--json", *by_agent))["events"]
+        assert event["conditions_evaluated"][0]["expected"] == 417
+
+
 def test_a_sound_log_verifies(recorded: AgentLattice, al: Al) -> None:
     """Text and JSON say how far, and with `--state` that the state is what the log makes of it."""
     text = al("audit", "verify", "--state")
@@ -100,9 +113,8 @@ def test_edited_state_is_seen_only_by_who_asks_for_state(
 ) -> None:
     """The log itself is sound; `--state` shows which document is not what it says."""
     recorded.close()
-    change(
-        "UPDATE state SET value = CAST(replace(CAST(value AS TEXT), 'denied', 'executed') AS BLOB) WHERE kind = 'action'"
-    )
+    edited = "CAST(replace(CAST(value AS TEXT), 'denied', 'executed') AS BLOB)"
+    change(f"UPDATE state SET value = {edited} WHERE kind = 'action'")
     assert al_process("audit", "verify").returncode == 0
     result = al_process("audit", "verify", "--state")
     assert result.returncode == 1

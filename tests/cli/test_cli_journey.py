@@ -10,7 +10,7 @@ from agentlattice_core import AgentLattice
 
 
 def test_from_nothing_to_enforced(al: Al, project: Path) -> None:
-    """Begin, observe, draft, check, try, enforce: the agent goes on with what it did, and no longer does what it did not."""
+    """Begin, observe, draft, check, try, enforce: the agent goes on with what it did, and with nothing else."""
     assert al("init").exit_code == 0
     observed = [("report.write", {"pages": pages}) for pages in (3, 7, 12, 5)] + [
         ("deploy.production", {"version": "1"})
@@ -50,7 +50,7 @@ def test_from_nothing_to_enforced(al: Al, project: Path) -> None:
 
 
 def test_an_observed_denial_is_gone_after_the_draft_is_enforced(al: Al, project: Path) -> None:
-    """What enforcement would have stopped before is allowed once the draft that covers it is in force: fewer denials."""
+    """What was stopped before is allowed once the draft that covers it is in force: fewer denials."""
     (project / "strict.yaml").write_text(
         "version: 1\npolicies: [{name: Nothing, action: '*', effect: deny}]\n"
     )

@@ -159,7 +159,11 @@ version: 1
 policies:
   - {name: Default, action: "*", effect: allow}
   - {name: Payments, action: pay.*, effect: require_approval}
-  - {name: Invoice for clerk, action: pay.invoice, agents: [clerk], effect: allow, conditions: [{field: n, operator: lt, value: 3}]}
+  - name: Invoice for clerk
+    action: pay.invoice
+    agents: [clerk]
+    effect: allow
+    conditions: [{field: n, operator: lt, value: 3}]
   - {name: Invoice, action: pay.invoice, effect: deny, conditions: [{field: n, operator: gt, value: 9}]}
   - {name: Invoice too, action: pay.invoice, effect: allow}
   - {name: Off, action: pay.invoice, effect: deny, active: false}

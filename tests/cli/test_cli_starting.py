@@ -140,7 +140,7 @@ def test_an_empty_file_and_a_directory_are_no_databases(al: Al, project: Path) -
 
 
 def test_a_database_that_was_not_yet_checkpointed_is_recognised(al_process: AlProcess, project: Path) -> None:
-    """A process that was killed right after it began leaves everything in the write-ahead log; the file is still ours."""
+    """Killed right after it began, a process leaves everything in the write-ahead log; the file is still ours."""
     code = (
         "import os\nfrom agentlattice_core import AgentLattice\n"
         "AgentLattice.embedded('governance.db', agent='ci').execute_sync('pr.open')\nos._exit(0)"
