@@ -165,10 +165,6 @@ class PolicySet:
         plan = self._plan(action_type, agent.root)
         return [_summary(one) for one in (*plan.guardrails, *(one for tier in plan.tiers for one in tier))]
 
-    def is_declared(self, action_type: str) -> bool:
-        """Whether a document declares that action type."""
-        return action_type in self._actions
-
     def _plan(self, action_type: str, agent: AgentFacts) -> _Plan:
         key = (action_type, agent.name, agent.id, agent.tags)
         plan = self._plans.get(key)
