@@ -85,6 +85,8 @@ class SQLiteStore(Store):
         self._broken: str | None = None
         self._board: Board | None = None
         self._written = 0  # the number of this process's last commit
+        self._openings = 0  # how often a fork had the file closed and opened again
+        self._quiescing = False
         self._data_version: tuple[int, int] | None = None
         self.cache = _Cache()
         with self._write_lock:
@@ -271,12 +273,15 @@ class SQLiteStore(Store):
             pass  # a reader holds an old part of it; a later transaction tries again
 
     def sync(self) -> None:
-        wanted, board = self._written, self._board
+        opening, wanted, board = self._openings, self._written, self._board
         if board is not None and board.durable >= wanted:
             self._check_disk()
             return
         with self._sync_lock:
+            self._check_disk()
             board = self._board
+            if opening != self._openings:
+                return  # a fork came in between, and synced everything before it closed the file
             if board is None or self._wal is None:
                 raise NotRecordedError(f"`{self.path}` was closed before the disk had everything")
             with _SyncTurn(board):
@@ -326,7 +331,8 @@ class SQLiteStore(Store):
 
     def _borrow(self) -> apsw.Connection:
         with self._pool:
-            if self._writer is not None and self._idle and not self._closed and self._pid == os.getpid():
+            usable = self._writer is not None and not self._closed and self._pid == os.getpid()
+            if self._idle and usable and not self._quiescing:
                 self._reading += 1
                 return self._idle.pop()
         with self._write_lock:
@@ -356,11 +362,13 @@ class SQLiteStore(Store):
 
     def _before_fork(self) -> None:
         self._write_lock.acquire()
+        with self._pool:
+            self._quiescing = True
+            quiet = self._pool.wait_for(lambda: self._reading == 0, timeout=_FORK_PATIENCE)
+        # Only now, because a read in progress may have to sync what it saw.
         self._sync_lock.acquire()
         if self._closed or self._pid != os.getpid() or self._writer is None:
             return
-        with self._pool:
-            quiet = self._pool.wait_for(lambda: self._reading == 0, timeout=_FORK_PATIENCE)
         if not quiet:
             return  # the child finds another process id on an open store, and refuses
         if self._wal is not None and self._board is not None and self._broken is None:
@@ -370,10 +378,13 @@ class SQLiteStore(Store):
             except NotRecordedError:
                 pass  # whoever waits for it finds the store broken
         self._release()
+        self._openings += 1
+        self._written = 0
 
     def _after_fork(self, *, child: bool) -> None:
         if child and self._writer is None:
             self._pid = os.getpid()
+        self._quiescing = False
         self._sync_lock.release()
         self._write_lock.release()
 
