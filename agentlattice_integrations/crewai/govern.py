@@ -43,7 +43,7 @@ def govern(
     target: _T,
     al: GovernanceClient,
     *,
-    report: Coverage | None = None,
+    report: Callable[[Coverage], object] | None = None,
     actions: ActionsLike = None,
     redact: tuple[str, ...] | list[str] = (),
     on_approval: OnApproval = "wait",
@@ -54,12 +54,12 @@ def govern(
 ) -> _T:
     """Govern `target` in place and give it back.
 
-    `target` is a tool, a list of tools, an `Agent`, a `LiteAgent`, a `Task`, a `Crew`, an instance of a
-    `@CrewBase` class, or a `Flow`. `al` is the client whose agent acts. What is covered is added to `report`,
-    also what appears later. The other settings are those of `Settings`: `actions` maps tools one does not
-    own, `on_approval` is `wait` (block until a person has decided, at most `approval_timeout` seconds) or
-    `defer` (tell the model that the call is pending), `task_action` makes the start of each task an action of
-    that type.
+    `target` is a tool, a list of tools, an `Agent`, a `LiteAgent`, a `Task`, a `Crew`, an instance of a `@CrewBase`
+    class, or a `Flow`. `al` is the client whose agent acts. `report` is called with the coverage report (`report=print`
+    prints it), to which tools that appear later are added. The other settings are those of `Settings`: `actions` maps
+    tools one does not own, `on_approval` is `wait` (block until a person has decided, at most `approval_timeout`
+    seconds) or `defer` (tell the model that the call is pending), `task_action` makes the start of each task an action
+    of that type.
 
     Raises InvalidRequestError for something that is none of these, for `on_approval="pause"`, and for an
     agent that cannot be governed unless `hosted_tools="allow"`.
@@ -75,9 +75,8 @@ def govern(
             on_behalf_of=on_behalf_of,
             task_action=task_action,
         ),
-        report,
     )
-    _govern(target, governor)
+    _govern(target, governor, report)
     return target
 
 
@@ -161,9 +160,9 @@ class GovernanceHooks:
         return self._governor if crew is not None and crew.key in self._crews else None
 
 
-def _govern(target: Any, governor: Governor) -> None:
+def _govern(target: Any, governor: Governor, report: Callable[[Coverage], object] | None) -> None:
     if _is_crew_class(target):
-        _govern_crew_class(target, governor)
+        _govern_crew_class(target, governor, report)
         register_hooks()
         return
     held = list(walk(target))
@@ -178,6 +177,8 @@ def _govern(target: Any, governor: Governor) -> None:
     register_hooks(deadlines=any(getattr(agent, "max_execution_time", None) for agent in _agents_in(target)))
     for item in held:
         _enter(governor.coverage, item, refused=governor.settings.hosted_tools == "refuse")
+    if report is not None:
+        report(governor.coverage)
 
 
 def _agents_in(target: Any) -> Iterator[Any]:
@@ -228,14 +229,14 @@ def _is_crew_class(target: Any) -> bool:
     return not isinstance(target, type) and bool(getattr(type(target), "is_crew_class", False))
 
 
-def _govern_crew_class(target: Any, governor: Governor) -> None:
+def _govern_crew_class(target: Any, governor: Governor, report: Callable[[Coverage], object] | None) -> None:
     """An instance of a @CrewBase class makes its crew when asked: govern each crew it makes."""
     make = target.crew
 
     @functools.wraps(make)
     def crew(*args: Any, **kwargs: Any) -> Any:
         made = make(*args, **kwargs)
-        _govern(made, governor)
+        _govern(made, governor, report)
         return made
 
     target.crew = crew

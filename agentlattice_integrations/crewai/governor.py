@@ -66,7 +66,7 @@ class Governor:
     Raises InvalidRequestError or ValueError for settings that cannot be used.
     """
 
-    def __init__(self, al: GovernanceClient, settings: Settings, report: Coverage | None = None) -> None:
+    def __init__(self, al: GovernanceClient, settings: Settings) -> None:
         if settings.on_approval == "pause":
             raise InvalidRequestError(
                 "on_approval `pause` is not available for CrewAI, which cannot pause inside a tool call; "
@@ -82,7 +82,7 @@ class Governor:
             on_approval=settings.on_approval,
             approval_timeout=settings.approval_timeout,
         )
-        self.coverage = Coverage() if report is None else report
+        self.coverage = Coverage()
         self.start_of_task = (
             None if settings.task_action is None else governed(settings.task_action)(_StartOfTask())
         )

@@ -102,7 +102,7 @@ class CrewAIHarness(FrameworkHarness):
         report = Coverage()
         agent = agent_with(model, [tool for tool in tools if tool not in hosted])
         crew = crew_of(agent, stream=how == "stream")
-        govern(crew, governance.client, report=report, **governance.options)
+        govern(crew, governance.client, report=report.update, **governance.options)
         assert model.builtin_tools is None
         return self._transcript(model, self._kickoff(crew, how), report)
 
@@ -122,7 +122,7 @@ class CrewAIHarness(FrameworkHarness):
         for tool in agent.get_mcp_tools([stdio]):
             named[tool.original_tool_name] = sanitize_tool_name(tool.name)
         report = Coverage()
-        crew = govern(crew_of(agent), governance.client, report=report, **governance.options)
+        crew = govern(crew_of(agent), governance.client, report=report.update, **governance.options)
         return self._transcript(model, self._kickoff(crew), report)
 
     def run_handoff(
@@ -151,7 +151,10 @@ class CrewAIHarness(FrameworkHarness):
         second = ScriptedModel(turns, native=self.native)
         report = Coverage()
         outer = govern(
-            agent_with(first, allow_delegation=True), governance.client, report=report, **governance.options
+            agent_with(first, allow_delegation=True),
+            governance.client,
+            report=report.update,
+            **governance.options,
         )
         result = self._kickoff(crew_of(outer, agent_with(second, tools, role="specialist")))
         return self._transcript(first if denied else second, result, report)
@@ -162,7 +165,7 @@ class CrewAIHarness(FrameworkHarness):
         model = ScriptedModel(turns, native=self.native)
         report = Coverage()
         agent = agent_with(model, tools)
-        crew = govern(crew_of(agent), governance.client, report=report, **governance.options)
+        crew = govern(crew_of(agent), governance.client, report=report.update, **governance.options)
         agent.tools.append(late)
         for task in crew.tasks:
             task.tools[:] = agent.tools
@@ -174,7 +177,9 @@ class CrewAIHarness(FrameworkHarness):
         model = ScriptedModel(turns, native=self.native, before=lambda: _forget_the_last_call(agent))
         agent = agent_with(model, tools, cache=True)
         report = Coverage()
-        crew = govern(crew_of(agent, cache=True), governance.client, report=report, **governance.options)
+        crew = govern(
+            crew_of(agent, cache=True), governance.client, report=report.update, **governance.options
+        )
         return self._transcript(model, self._kickoff(crew), report)
 
     def run_with_retries(

@@ -403,7 +403,7 @@ def test_a_managers_tools_are_governed(al: AgentLattice, traces: Traces) -> None
         manager_llm=manager,
     )
     report = Coverage()
-    govern(crew, al, report=report)
+    govern(crew, al, report=report.update)
     assert report.get(DELEGATE) is not None
     crew.kickoff()
     assert denial(worker.shown[0].content)["reason"] == "POLICY_DENIED"
@@ -609,7 +609,7 @@ def test_a_providers_tools_stay_only_where_the_caller_says_so(al: AgentLattice) 
     """Left to the model, they are reported as what they are."""
     model = ScriptedModel(hosted=["web_search"])
     report = Coverage()
-    govern(crew_of(agent_with(model)), al, report=report, hosted_tools="allow").kickoff()
+    govern(crew_of(agent_with(model)), al, report=report.update, hosted_tools="allow").kickoff()
     assert model.builtin_tools == ["web_search"]
     assert [tool.name for tool in report.not_coverable] == ["web_search"]
 
@@ -645,7 +645,7 @@ def test_an_agent_of_another_framework_is_refused(al: AgentLattice) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be governed"):
         govern(foreign, al)
     report = Coverage()
-    govern(foreign, al, report=report, hosted_tools="allow")
+    govern(foreign, al, report=report.update, hosted_tools="allow")
     assert [tool.owner for tool in report.not_coverable] == ["foreign"]
 
 
