@@ -152,6 +152,18 @@ def test_a_database_that_was_not_yet_checkpointed_is_recognised(al_process: AlPr
     assert [event["action_type"] for event in document(result)["events"]] == ["pr.open"]
 
 
+_LOUD_LOCKS = """\
+import fcntl, sys
+silent = fcntl.flock
+def flock(*arguments):
+    print("locking", file=sys.stderr, flush=True)
+    silent(*arguments)
+fcntl.flock = flock
+from agentlattice_cli.main import main
+main()
+"""
+
+
 @pytest.mark.parametrize("arguments", [["execute", "pr.open", "--agent", "ci"], ["audit", "list"]])
 def test_an_interrupt_ends_quietly_with_130(
     governed: AgentLattice, project: Path, arguments: list[str]
@@ -159,21 +171,37 @@ def test_an_interrupt_ends_quietly_with_130(
     """Ctrl-C while another process holds the file: no traceback, no half-written answer."""
     with open(project / "governance.db-turnstile", "rb") as turnstile:
         fcntl.flock(turnstile, fcntl.LOCK_EX)
-        process = subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        _wait_until_blocked(process.pid)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LOUD_LOCKS, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"locking\n"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out, err) == (130, b"", b"")
+    assert (process.returncode, out, err.replace(b"locking\n", b"")) == (130, b"", b"")
 
 
-def _wait_until_blocked(pid: int) -> None:
-    """Return once the process sleeps in the lock, as the kernel says."""
-    import time
-
-    deadline = time.monotonic() + PATIENCE
-    while not Path(f"/proc/{pid}/syscall").read_text().startswith("73 "):  # flock
-        assert time.monotonic() < deadline, "it never asked for the lock"
-        time.sleep(0.01)
+@pytest.mark.soak
+def test_a_database_that_another_program_locks_can_be_read_and_not_written(
+    governed: AgentLattice, project: Path, al_process: AlProcess
+) -> None:
+    """After some patience the error says so; nothing was decided."""
+    governed.close()
+    code = (
+        "import apsw; c = apsw.Connection('governance.db'); "
+        "c.execute('BEGIN IMMEDIATE'); print('locked', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        assert al_process("audit", "list").returncode == 0
+        refused = al_process("execute", "pr.open", "--agent", "ci")
+        assert refused.returncode == 3
+        assert refused.stderr.endswith("could not be written: database is locked\n")
+        holder.communicate(b"\n")
+    assert al_process("execute", "pr.open", "--agent", "ci").returncode == 1
 
 
 def test_a_reader_that_goes_away_is_not_an_error_worth_words(governed: AgentLattice) -> None:
