@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
@@ -110,15 +111,18 @@ class Output:
 
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for column in columns:
-            # An id that is broken over two lines cannot be copied.
-            table.add_column(column, overflow="fold", no_wrap=column == "id")
+            # What is broken over two lines cannot be copied.
+            table.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
         for row in rows:
-            table.add_row(*(Text(shown(value), style=_STYLES.get(shown(value), "")) for value in row))
+            texts = [_FRACTION.sub("Z", shown(value)) for value in row]
+            table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in texts))
         # NO_COLOR asks for no colour; bold without it would be half an answer.
         plain = bool(os.environ.get("NO_COLOR"))
         Console(file=self._stream, color_system=None if plain else "auto").print(table)
 
 
+_WHOLE = ("id", "digest", "time", "decide by")
+_FRACTION = re.compile(r"(?<=T\d\d:\d\d:\d\d)\.\d{6}Z\Z")
 _STYLES = {
     "executed": "green",
     "approved": "green",

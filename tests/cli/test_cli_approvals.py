@@ -43,6 +43,14 @@ def test_what_waits_is_listed_with_what_a_decision_needs(al: Al, request_id: str
     assert [one["id"] for one in document(al("approvals", "list", "--json"))["approvals"]] == [request_id]
 
 
+def test_on_a_narrow_terminal_what_is_copied_stays_whole(al: Al, request_id: str) -> None:
+    """The id and the digest are not broken over two lines."""
+    terminal = Terminal("approvals", "list", COLUMNS="80")
+    assert terminal.end() == 0
+    assert request_id in terminal.text
+    assert shown(al, request_id).digest[:12] in terminal.text
+
+
 def test_a_request_is_shown_in_full(al: Al, request_id: str) -> None:
     """Everything that the digest covers and a person needs stands there."""
     text = al("approvals", "show", request_id).stdout
