@@ -187,7 +187,8 @@ class _Playing:
     def _decide(self, request: ApprovalRequest, reply: Reply) -> Reply:
         """Put the reply on record; one that comes after the deadline approves nothing."""
         decide = self.operator.approve_action_sync if reply.approved else self.operator.deny_action_sync
-        why = "answered by the demonstration itself" if reply.automatic else "answered at the terminal"
+        said = "approved" if reply.approved else "denied"
+        why = f"{said} by the demonstration itself" if reply.automatic else f"{said} at the terminal"
         try:
             decide(request.id, why)
         except IllegalTransitionError:

@@ -87,7 +87,7 @@ class Screen:
         if not asks:
             return Reply(approved=True, automatic=True)
         try:
-            answered = self._console.input(Text("   Approve? [y/N] ", "bold yellow"))
+            answered = self._console.input(Text(f"{'':{_COLUMN}}Approve? [y/N] ", "bold yellow"))
         except EOFError:
             answered = ""
         return Reply(approved=answered.strip().lower() in ("y", "yes"), automatic=False)

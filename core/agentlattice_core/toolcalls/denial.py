@@ -60,6 +60,8 @@ REASONS: Final[Mapping[str, tuple[str, Retry]]] = {
 }
 """Each reason code: what it means, in half a sentence, and whether calling again can succeed."""
 
+_DECIDED_BY_A_PERSON: Final = ("DENIED_BY_REVIEWER", "APPROVAL_CANCELLED")
+
 _RULES_THAT_A_CHANGE_HELPS: Final = ("AMOUNT_THRESHOLD", "DAILY_CAP", "BENEFICIARY_WHITELIST")
 
 _PHRASES: Final[Mapping[str, str]] = {
@@ -110,7 +112,7 @@ def denial_from_result(
     else:
         status, reason = "denied", result.denial_reason or "POLICY_DENIED"
     failed = [condition for condition in result.conditions_evaluated if not condition.result]
-    if status != "denied":
+    if status != "denied" or reason in _DECIDED_BY_A_PERSON:
         failed = []  # what made a person be asked is not what the model should change
     changes = _changes(failed, frozenset(constant))
     return _denial(
