@@ -247,10 +247,8 @@ def test_a_secret_in_a_reviewers_reason_is_not_passed_on() -> None:
 
 @pytest.mark.parametrize("reason", ["DENIED_BY_REVIEWER", "APPROVAL_CANCELLED"])
 def test_after_a_person_said_no_the_model_is_not_told_what_to_change(reason: str) -> None:
-    """The conditions that made a person be asked are not why the call was refused, and changing them is no way around."""
+    """The conditions that made a person be asked are not why it was refused, and changing them is no way around."""
     asked = ConditionResult("environment", "neq", "production", False, "production")
-    denial = denial_from_result(
-        _denied(reason=reason, conditions_evaluated=[asked]), tool="t", action_type="x.y"
-    )
+    denial = denial_from_result(_denied(asked, reason=reason), tool="t", action_type="x.y")
     assert denial.document["failed_conditions"] == denial.document["what_to_change"] == []
     assert denial.document["retry_can_succeed"] is False
