@@ -21,5 +21,6 @@ except ModuleNotFoundError as error:
 from agentlattice_integrations.crewai.denials import ToolDenied
 from agentlattice_integrations.crewai.govern import GovernanceHooks, coverage, govern
 from agentlattice_integrations.crewai.guardrails import task_guardrail
+from agentlattice_integrations.crewai.scope import current_action_id
 
-__all__ = ["GovernanceHooks", "ToolDenied", "coverage", "govern", "task_guardrail"]
+__all__ = ["GovernanceHooks", "ToolDenied", "coverage", "current_action_id", "govern", "task_guardrail"]

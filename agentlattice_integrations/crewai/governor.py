@@ -99,7 +99,7 @@ class Governor:
         run: str | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> ToolCall:
-        """Describe one call of a tool."""
+        """Describe one call of a tool. Raises whatever the function that names the end user raises."""
         told = self.settings.on_behalf_of
         return ToolCall(
             FRAMEWORK,
@@ -113,6 +113,15 @@ class Governor:
             on_behalf_of=told() if callable(told) else told,
             context=context or {},
         )
+
+    def of_nobody(
+        self, tool: str, kind: CallKind, target: object, error: Exception
+    ) -> tuple[ToolCall, str, str]:
+        """What to refuse, and why, where the function that names the end user raised `error`."""
+        message = (
+            f"it cannot be told on whose behalf the call is made, so it was not made ({type(error).__name__})"
+        )
+        return ToolCall(FRAMEWORK, tool, {}, kind=kind, target=target), "NOT_COVERABLE", message
 
 
 def _as_the_model_sees(actions: ActionsLike) -> ActionsLike:

@@ -34,6 +34,8 @@ from crewai.hooks.dispatch import (
 from crewai.hooks.llm_hooks import LLMCallHookContext
 
 from agentlattice_core.toolcalls.call import Denial, ToolCall
+from agentlattice_core.toolcalls.denial import refusal
+from agentlattice_core.toolcalls.mapping import default_action_type
 from agentlattice_integrations.crewai.deadlines import note_model_call
 from agentlattice_integrations.crewai.governor import Governor
 from agentlattice_integrations.crewai.hosted import hosted_tools
@@ -251,9 +253,16 @@ def _gate_everything(governor: Governor, context: _HookContext) -> None:
 
 
 def _block(scope: CallScope, context: _HookContext, error: Exception) -> None:
+    """Refuse the call, whatever else goes wrong: CrewAI would run the tool if this raised."""
     _log.error("a call of tool `%s` was blocked", context.tool_name, exc_info=error)
     message = f"the tool could not be governed, so it did not run ({type(error).__name__})"
-    scope.refused(scope.governor.gate.refuse_sync(_as_call(scope, context), "NOT_COVERABLE", message))
+    try:
+        denial = scope.governor.gate.refuse_sync(_as_call(scope, context), "NOT_COVERABLE", message)
+    except Exception:
+        _log.exception("that a call of tool `%s` was blocked could not be recorded", context.tool_name)
+        name = str(context.tool_name)
+        denial = refusal("NOT_COVERABLE", message, tool=name, action_type=default_action_type(name))
+    scope.refused(denial)
 
 
 # --- cached results

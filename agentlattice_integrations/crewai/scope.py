@@ -19,6 +19,7 @@ from agentlattice_integrations.crewai.governor import Governor
 __all__ = [
     "CallScope",
     "Start",
+    "current_action_id",
     "enter_scope",
     "ids_of",
     "leave_scope",
@@ -74,6 +75,12 @@ class Start:
 under_way: ContextVar[Start | None] = ContextVar("agentlattice_crewai_start", default=None)
 """The innermost tool that is running."""
 _current: ContextVar[CallScope | None] = ContextVar("agentlattice_crewai_call", default=None)
+
+
+def current_action_id() -> str | None:
+    """Inside a governed tool: the id of its action in the log, which serves as an idempotency key. Else None."""
+    start = under_way.get()
+    return None if start is None else start.permit.action_id
 
 
 def enter_scope(scope: CallScope) -> None:

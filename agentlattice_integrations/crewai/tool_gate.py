@@ -151,7 +151,11 @@ class GateInPlace:
             if scope is not None and scope.refused_in_advance is not None:
                 return ToolDenied.of(scope.refused_in_advance)
             governor = self.governor if scope is None else scope.governor
-            call = self._call(governor, name, arguments, scope)
+            try:
+                call = self._call(governor, name, arguments, scope)
+            except Exception as error:
+                unnamed = governor.of_nobody(self.name, self.kind, self.tool, error)
+                return _denied(scope, governor.gate.refuse_sync(*unnamed))
             answer = governor.gate.authorize_sync(call)
             if isinstance(answer, Denial):
                 return _denied(scope, answer)
@@ -185,7 +189,11 @@ class GateInPlace:
             if scope is not None and scope.refused_in_advance is not None:
                 return ToolDenied.of(scope.refused_in_advance)
             governor = self.governor if scope is None else scope.governor
-            call = self._call(governor, name, arguments, scope)
+            try:
+                call = self._call(governor, name, arguments, scope)
+            except Exception as error:
+                unnamed = governor.of_nobody(self.name, self.kind, self.tool, error)
+                return _denied(scope, await governor.gate.refuse(*unnamed))
             answer = await governor.gate.authorize(call)
             if isinstance(answer, Denial):
                 return _denied(scope, answer)

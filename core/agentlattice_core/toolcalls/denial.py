@@ -51,6 +51,7 @@ REASONS: Final[Mapping[str, tuple[str, Retry]]] = {
     "INVALID_ARGUMENTS": ("its arguments cannot be used", "change"),
     "MAPPING_FAILED": ("what it would do could not be worked out from its arguments", "change"),
     "ARGUMENTS_CHANGED": ("its arguments are not the ones that were decided on", "change"),
+    "DEADLINE_OVER": ("the time its caller was given is over", "later"),
     "NOT_COVERABLE": ("it would run where it cannot be governed", "never"),
     "EVENT_ID_CONFLICT": ("the same call was decided on before with other content", "change"),
     "OUTCOME_UNKNOWN": ("it was started before and nobody knows whether it finished", "never"),

@@ -30,6 +30,7 @@ from agentlattice_integrations.crewai import (
     GovernanceHooks,
     ToolDenied,
     coverage,
+    current_action_id,
     govern,
     hooks,
     task_guardrail,
@@ -245,6 +246,7 @@ def test_no_tool_starts_after_the_agents_time_is_over(
         crew.kickoff()
     person.join()
     assert traces.ran == []
+    assert recorded("tool.deploy")[-1].status == "denied"
     assert [event.claim for event in recorded("tool.deploy") if event.claim] == ["failed"]
 
 
@@ -253,6 +255,24 @@ def test_a_tool_in_time_runs_under_a_deadline(al: AgentLattice, traces: Traces) 
     model = ScriptedModel([[ScriptedCall("read", {"path": "a"})]])
     govern(crew_of(agent_with(model, [traces.read()], max_execution_time=60)), al).kickoff()
     assert model.shown[0].content == "read a"
+
+
+def test_a_tool_can_ask_for_the_id_of_its_action(al: AgentLattice, recorded: Recorded) -> None:
+    """Inside, it is the id in the log, in every start another one; outside there is none."""
+    asked = []
+
+    @tool("pay")
+    def pay(amount: int) -> str:
+        """Pay."""
+        asked.append(current_action_id())
+        return "paid"
+
+    govern(pay, al)
+    pay.run(amount=1)
+    pay.run(amount=1)
+    assert asked == [event.id for event in recorded("tool.pay")]
+    assert len(set(asked)) == 2
+    assert current_action_id() is None
 
 
 # --- which tool -------------------------------------------------------------------------------------------------------
@@ -503,6 +523,20 @@ def test_a_hook_that_goes_wrong_blocks_the_call(
     monkeypatch.setattr(hooks, "_gate_everything", fail)
     model = ScriptedModel([[ScriptedCall("read", {"path": "a"})]], native=native)
     govern(crew_of(agent_with(model, [traces.read()])), al).kickoff()
+    assert denial(model.shown[0].content)["reason"] == "NOT_COVERABLE"
+    assert traces.ran == []
+
+
+@BOTH
+def test_a_call_for_an_unknown_user_does_not_run(al: AgentLattice, traces: Traces, native: bool) -> None:
+    """Where the function that names the end user raises, the call is refused, and the model is told."""
+
+    def nobody() -> str:
+        raise LookupError("no user")
+
+    model = ScriptedModel([[ScriptedCall("read", {"path": "a"})]], native=native)
+    crew = crew_of(agent_with(model, [traces.read()], cache=True), cache=True)
+    govern(crew, al, on_behalf_of=nobody).kickoff()
     assert denial(model.shown[0].content)["reason"] == "NOT_COVERABLE"
     assert traces.ran == []
 
