@@ -46,6 +46,13 @@ class _Decisions:
         self.name: str = tool.name
         self.own_needs_approval = getattr(tool, "needs_approval", False)
         self.own_on_approval = getattr(tool, "on_approval", None)
+        # A governed tool that was given another executor still carries the questions of its first governance.
+        earlier = getattr(self.own_needs_approval, "__self__", None)
+        if isinstance(earlier, _Decisions):
+            self.own_needs_approval = earlier.own_needs_approval
+        earlier = getattr(self.own_on_approval, "__self__", None)
+        if isinstance(earlier, _Decisions):
+            self.own_on_approval = earlier.own_on_approval
         self._permits: OrderedDict[Hashable, _Waiting] = OrderedDict()
         self._denials: OrderedDict[tuple[str | None, str], str] = OrderedDict()
 

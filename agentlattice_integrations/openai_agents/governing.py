@@ -64,6 +64,15 @@ __all__ = ["coverage", "govern"]
 
 T = TypeVar("T")
 _MARK = "agentlattice_governor"
+# The member of a tool through which it takes effect. The mark is on it, so that whoever replaces it is seen.
+_EFFECTS: dict[type[Any], str] = {
+    ShellTool: "executor",
+    LocalShellTool: "executor",
+    ApplyPatchTool: "editor",
+    CustomTool: "on_invoke_tool",
+    ComputerTool: "computer",
+    HostedMCPTool: "on_approval_request",
+}
 _SEEN_TOOLS = "agentlattice_seen_tools"
 _SEEN_HANDOFFS = "agentlattice_seen_handoffs"
 _TOOL_TYPES = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(Tool))
@@ -284,7 +293,8 @@ class _Governing:
                 _name_of(tool), kind="hosted", status="refused", owner=_name_or_none(agent), why=REFUSED_WHY
             )
             return None
-        governed.__dict__[_MARK] = governor
+        holder = _effect_of(tool)
+        setattr(governed if holder is None else getattr(governed, holder), _MARK, governor)
         self._note(_name_of(tool), kind, agent, target=tool, why=why)
         return governed
 
@@ -323,7 +333,13 @@ def _governor_of(item: Any) -> Governor | None:
     if isinstance(item, FunctionTool):
         seat = seat_of(item)
         return seat.governor if seat is not None else None
-    return cast("Governor | None", getattr(item, "__dict__", {}).get(_MARK))
+    holder = _effect_of(item)
+    bearer = item if holder is None else getattr(item, holder)
+    return cast("Governor | None", getattr(bearer, "__dict__", {}).get(_MARK))
+
+
+def _effect_of(item: object) -> str | None:
+    return next((member for kind, member in _EFFECTS.items() if isinstance(item, kind)), None)
 
 
 def _is_tool(item: object) -> bool:

@@ -1,7 +1,8 @@
 """Tools that the provider runs: a remote MCP server is asked about call by call, all others are refused by default.
 
-- A hosted MCP server is set to ask before each call; the answer is the gate's. What became of a call that was let
-  through is known to the provider alone: its claim reads `unknown`.
+- A hosted MCP server is set to ask before each call; the answer is the gate's, after the application's own handler.
+  Where the application had no handler, the SDK would pause the run; now policy says where a person is asked. What
+  became of a call that was let through is known to the provider alone: its claim reads `unknown`.
 - Web search, file search, code interpreter, image generation, hosted shells and the like run without asking anybody.
   They are taken away, unless the caller of `govern` chose `hosted_tools="allow"`.
 - Tool search finds definitions of tools and runs none; it stays.
@@ -21,7 +22,9 @@ from agentlattice_integrations.openai_agents.governor import Governor
 __all__ = ["ALLOWED_WHY", "ASKED_WHY", "REFUSED_WHY", "SEARCH_WHY", "govern_hosted_mcp"]
 
 REFUSED_WHY = "runs at the provider without asking; taken away (hosted_tools=`allow` keeps it, ungoverned)"
-ASKED_WHY = "each call is asked about before it is made; the provider does not report how it ended"
+ASKED_WHY = (
+    "asked about call by call, in place of the SDK's own pauses; the provider does not report how it ended"
+)
 SEARCH_WHY = "finds definitions of tools and runs none"
 ALLOWED_WHY = "runs at the provider without asking; kept because hosted_tools is `allow`"
 

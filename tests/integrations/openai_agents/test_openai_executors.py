@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from typing import Any
@@ -185,6 +186,39 @@ async def test_a_local_shell_is_decided_on_by_its_executor() -> None:
     assert ran == [["ls"]]
     assert model.shown[0] == "out"
     assert is_denial(model.shown[1])
+
+
+async def test_an_executor_that_is_replaced_later_is_governed() -> None:
+    """Whoever gives a governed tool another executor, in place or in a copy, gets that one governed, once."""
+    ran: list[str] = []
+    for replaced in (False, True):
+        world = Careful()
+        agent = govern(Agent(name="main", tools=[ShellTool(executor=lambda request: "old")]), world)
+        tool = agent.tools[0]
+        assert isinstance(tool, ShellTool)
+        if replaced:
+            agent.tools[0] = dataclasses.replace(tool, name="shell")
+        else:
+            tool.executor = lambda request: ran.append(request.data.action.commands[0]) or "new"
+        agent.model = model = ScriptedModel([shell_call("ls"), shell_call("cat secret")])
+        await Runner.run(agent, "go")
+        assert model.shown[0][0]["stdout"] == ("old" if replaced else "new")
+        assert is_denial(model.shown[1][0]["stderr"])
+        assert world.statuses == ["executed", "denied"]
+    assert ran == ["ls"]
+
+
+async def test_a_driver_that_is_replaced_later_is_governed() -> None:
+    """A computer tool that is given another driver asks before that one acts, too."""
+    world, screen = Careful(), Screen()
+    agent = govern(Agent(name="main", tools=[ComputerTool(computer=Screen())]), world)
+    agent.tools[0].computer = screen  # type: ignore[union-attr]
+    agent.model = ScriptedModel(
+        [computer_call({"type": "type", "text": "secret"}, {"type": "type", "text": "hi"})]
+    )
+    await Runner.run(agent, "go")
+    assert screen.done == [("type", "hi")]
+    assert world.statuses == ["denied", "executed"]
 
 
 # --- patches and custom tools ---------------------------------------------------------------------------------------
