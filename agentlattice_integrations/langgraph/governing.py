@@ -176,9 +176,8 @@ def _govern_found(item: Any, gate: CallGate, where: str, hosted_tools: HostedToo
     if isinstance(item, ToolNode):
         _govern_node(item, gate, where, hosted_tools, found)
     elif hasattr(item, "cache_policy"):
-        item.cache_policy = (
-            None  # a cached answer would be given without asking whether the call is still allowed
-        )
+        # A cached answer would be given without asking whether the call is still allowed.
+        item.cache_policy = None
     else:
         _take_hosted(item, where, hosted_tools, found)
 

@@ -34,7 +34,7 @@ class Ticket:
     inside; `replaced`: the tool was about to run with other arguments.
     """
 
-    __slots__ = ("_held", "gate", "intercepted", "outer", "permit", "stage", "tool")
+    __slots__ = ("_nested", "gate", "intercepted", "outer", "permit", "stage", "tool")
 
     def __init__(self, gate: ToolGate, tool: str, permit: Permit) -> None:
         self.gate = gate
@@ -43,7 +43,7 @@ class Ticket:
         self.stage: Stage = "decided"
         self.intercepted = False
         self.outer: Ticket | None = None
-        self._held = False
+        self._nested = 0
 
     def covers(self, arguments: Mapping[str, Any]) -> bool:
         """Whether `arguments`, about to be used, are the ones that were decided on."""
@@ -55,17 +55,19 @@ class Ticket:
         return self.permit.covers(arguments)
 
     def __enter__(self) -> Ticket:
-        # The tool that takes a ticket holds it already: whoever decided is still waiting for it further out.
-        if self not in current_tickets():
+        if self in current_tickets():
+            self._nested += 1  # the tool takes a ticket that whoever decided still holds further out
+        else:
             self.outer = _INNERMOST.get()
             _INNERMOST.set(self)
-            self._held = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._held and _INNERMOST.get() is self:
+        if self._nested:
+            self._nested -= 1
+        elif _INNERMOST.get() is self:
             _INNERMOST.set(self.outer)
 
 

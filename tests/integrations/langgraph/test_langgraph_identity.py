@@ -76,16 +76,17 @@ def test_a_node_that_is_retried_claims_each_attempt(al: AgentLattice, recorded: 
 
 
 _CRASHING = r'''
-import os, pickle, sys
+import os, pickle, sys, threading
 from pathlib import Path
 from langchain.agents import create_agent
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
 from langgraph_scripted import ScriptedModel, asking, call
 from agentlattice_core import AgentLattice
 from agentlattice_integrations.langgraph import GovernanceMiddleware
 
-directory, crash = sys.argv[1], sys.argv[2] == "crash"
+directory, how = sys.argv[1:]
 
 class FileSaver(InMemorySaver):
     """Keeps what it is given in a file, at once."""
@@ -93,6 +94,7 @@ class FileSaver(InMemorySaver):
     def __init__(self, path):
         super().__init__()
         self.path = path
+        self.lock = threading.RLock()  # LangGraph puts from several threads; the file must never go back in time
         if path.exists():
             storage, writes, blobs = pickle.loads(path.read_bytes())
             for thread, spaces in storage.items():
@@ -102,13 +104,15 @@ class FileSaver(InMemorySaver):
             self.blobs.update(blobs)
 
     def put(self, *args):
-        config = super().put(*args)
-        self.keep()
+        with self.lock:
+            config = super().put(*args)
+            self.keep()
         return config
 
     def put_writes(self, *args):
-        super().put_writes(*args)
-        self.keep()
+        with self.lock:
+            super().put_writes(*args)
+            self.keep()
 
     def keep(self):
         plain = {thread: {name: dict(kept) for name, kept in each.items()} for thread, each in self.storage.items()}
@@ -119,38 +123,60 @@ def write(size: int) -> str:
     """Write."""
     with open(f"{directory}/effects", "a") as file:
         file.write("ran ")
-    if crash:
+    if how == "crash":
         os._exit(9)
+    if how in ("pause", "answer"):
+        return f"written {interrupt('sure?')}"
     return "written"
 
-model = ScriptedModel(*([asking(call("write", "c1", size=1))] if crash else []))
+first = how in ("crash", "pause")
+model = ScriptedModel(*([asking(call("write", "c1", size=1))] if first else []))
 with AgentLattice.embedded(f"{directory}/governance.db", policies=f"{directory}/policies.yaml", agent="tester") as al:
     saver = FileSaver(Path(directory) / "graph")
     agent = create_agent(model, [write], middleware=[GovernanceMiddleware(al)], checkpointer=saver)
     config = {"configurable": {"thread_id": "t"}}
-    state = agent.invoke({"messages": ["go"]} if crash else None, config, durability="sync")
+    given = {"messages": ["go"]} if first else Command(resume="yes") if how == "answer" else None
+    state = agent.invoke(given, config, durability="sync")
     print(state["messages"][-2].content)
 '''
 
 
-def test_a_call_that_was_interrupted_by_a_crash_is_not_run_again(al: AgentLattice, tmp_path: Path) -> None:
-    """The process dies inside the tool; the graph is resumed by another one: the model is told that nobody knows."""
+@pytest.fixture
+def process(al: AgentLattice, tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Runs the agent in a process of its own, which crashes in the tool, resumes, pauses in the tool, or answers it."""
     al.close()
     script = tmp_path / "agent.py"
     script.write_text(_CRASHING, encoding="utf-8")
-    environment = {"PYTHONPATH": str(Path(__file__).parent)}
 
-    def process(how: str) -> subprocess.CompletedProcess[str]:
+    def start(how: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(script), str(tmp_path), how],
             capture_output=True,
             text=True,
-            env=environment,
+            env={"PYTHONPATH": str(Path(__file__).parent)},
             check=False,
         )
 
+    return start
+
+
+def test_a_call_that_was_interrupted_by_a_crash_is_not_run_again(
+    process: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """The process dies inside the tool; another one resumes the graph: the model is told that nobody knows."""
     assert process("crash").returncode == 9
     resumed = process("resume")
     assert resumed.returncode == 0, resumed.stderr
     assert '"reason":"OUTCOME_UNKNOWN"' in resumed.stdout
     assert (tmp_path / "effects").read_text() == "ran "
+
+
+def test_a_tool_that_paused_inside_goes_on_in_another_process(
+    process: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """The answer to a tool's own interrupt makes its next run an action of its own, in whatever process it comes."""
+    paused = process("pause")
+    assert paused.returncode == 0, paused.stderr
+    answered = process("answer")
+    assert answered.stdout == "written yes\n", answered.stderr
+    assert (tmp_path / "effects").read_text() == "ran ran "

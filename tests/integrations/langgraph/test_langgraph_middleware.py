@@ -17,7 +17,7 @@ from langgraph_scripted import ScriptedModel, asking, call, run, tool_graph, too
 from agentlattice_core import AgentLattice
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.results import AuditEvent
-from agentlattice_integrations.langgraph import GovernanceMiddleware, govern_tool, governed_tool_node
+from agentlattice_integrations.langgraph import GovernanceMiddleware, govern, govern_tool, governed_tool_node
 
 Recorded = Callable[[], list[AuditEvent]]
 
@@ -118,6 +118,39 @@ def test_a_tool_supplied_after_governance_is_refused(
     assert json.loads(str(message.content))["reason"] == "NOT_COVERABLE"
     assert ran == []
     assert [event.status for event in recorded()] == ["denied"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_governed_agent_decides_on_what_its_middleware_supplies_or_swaps(
+    al: AgentLattice, recorded: Recorded, ran: list[Any], write: BaseTool, how: str
+) -> None:
+    """Governed as a whole, an agent asks about whatever tool its middleware runs in the end."""
+
+    class Swap(_Supply):
+        async def awrap_tool_call(self, request: Any, handler: Any) -> Any:
+            return await handler(request.override(tool=self.supplied))
+
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            return await handler(request)
+
+    @tool
+    def read(size: int) -> str:
+        """Read."""
+        return "read"
+
+    for tools, called in (([], "write"), ([read], "read")):
+        model = ScriptedModel(asking(call(called, size=99)))
+        agent = create_agent(model, [*tools, _unused], middleware=[Swap(write)])
+        (message,) = tool_messages(run(govern(agent, al), how))
+        assert json.loads(str(message.content))["reason"] == "CONDITIONS_DENIED"
+    assert ran == []
+    assert [event.action_type for event in recorded()] == ["tool.write", "tool.read", "tool.write"]
+
+
+@tool
+def _unused() -> str:
+    """Makes the agent have a tool node."""
+    return ""
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
