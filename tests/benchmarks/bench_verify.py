@@ -1,44 +1,118 @@
-"""Verification of a log beside a bare loop that hashes the same bytes of the same rows, in one process and one run.
+"""Verification beside a bare loop that hashes the same bytes of the same rows, and from a checkpoint.
 
-    python tests/benchmarks/bench_verify.py [entries]
-
-The bare loop computes what any verifier must: the hash of each entry, of each payload with its salt, and of each inner
-node of the tree; it compares nothing. Prints one line and returns the figures for the benchmark report.
+- The bare loop computes what any verifier must: the hash of each entry, of each payload with its salt, and of each
+  inner node of the tree; it compares nothing.
+- `rows in memory` compares the verifier alone; `stored log` reads the rows from the database in both, and measures the
+  whole of `verify`, with tiles, head and checkpoints.
+- From a checkpoint, the same number of entries was added after it to a short log and to a long one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import apsw
+from load import Disk, opened, threaded_rate
+from long_logs import copied, log_of
+from measurement import Bar, Measurement, Scale
+
+from agentlattice_core import AgentLattice
 from agentlattice_core.audit.canonical import dumps_payload
 from agentlattice_core.audit.entry import Sealer
 from agentlattice_core.audit.verify import Row, verify_rows
 
-ROUNDS = 5
+__all__ = ["measure"]
+
+_BAR = Bar("at least", 0.6)
 
 
-def bench_verify(entries: int = 50_000) -> dict[str, Any]:
-    """Medians over alternated runs: microseconds to seal, entries a second verified, and the ratio to the bare loop."""
+def measure(directory: Path, scale: Scale) -> Iterator[Measurement]:
+    """Entries a second verified, the ratio to the bare loop, and milliseconds from a checkpoint."""
+    full = scale == "full"
+    yield from _in_memory(50_000 if full else 500, 9 if full else 1)
+    few, many = (10_000, 1_000_000) if full else (200, 2_000)
+    yield from _stored(copied(log_of(directory, few), directory), 9 if full else 1)
+    added, rounds = (1_000, 15) if full else (50, 1)
+    short, long = (
+        _from_a_checkpoint(copied(log_of(directory, size), directory), added, rounds) for size in (few, many)
+    )
+    yield Measurement(f"verifying {added:,} entries after a checkpoint at {few:,}", short, "ms")
+    yield Measurement(
+        f"verifying {added:,} entries after a checkpoint at {many:,}",
+        long,
+        "ms",
+        long / short,
+        f"checkpoint at {few:,}",
+        Bar("at most", 1.5),
+    )
+
+
+def _in_memory(entries: int, rounds: int) -> Iterator[Measurement]:
     rows, seal_seconds, head = _sealed(entries)
-    bare, verified = [], []
-    for _ in range(ROUNDS):
-        bare.append(_seconds(lambda: _bare(rows)))
-        verified.append(_seconds(lambda: _verified(rows, head)))
-    return {
-        "entries": entries,
-        "entry_bytes": len(rows[-1][1]),
-        "payload_bytes": len(rows[-1][4] or b""),
-        "seal_us": round(1e6 * seal_seconds / entries, 2),
-        "bare_entries_per_second": round(entries / statistics.median(bare)),
-        "verified_entries_per_second": round(entries / statistics.median(verified)),
-        "ratio": round(statistics.median(one / two for one, two in zip(bare, verified, strict=True)), 3),
-    }
+    yield Measurement("sealing an entry", 1e6 * seal_seconds / entries, "us")
+    yield _beside(
+        f"verifying {entries:,} rows in memory",
+        entries,
+        rounds,
+        lambda: _bare(rows),
+        lambda: _verified(rows, head),
+    )
+
+
+def _stored(path: Path, rounds: int) -> Iterator[Measurement]:
+    with opened(path, Disk(False)) as al:
+        connection = apsw.Connection(str(path / "governance.db"), flags=apsw.SQLITE_OPEN_READONLY)
+        ((entries,),) = connection.execute("SELECT count(*) FROM entries")
+        query = "SELECT i, body, leaf, salt, payload FROM entries ORDER BY i"
+
+        def verified() -> None:
+            result = al.verify_sync()
+            assert result.chain_valid, result.problem
+
+        yield _beside(
+            f"verifying a stored log of {entries:,} entries",
+            entries,
+            rounds,
+            lambda: _bare(connection.execute(query)),
+            verified,
+        )
+        connection.close()
+
+
+def _beside(
+    what: str, entries: int, rounds: int, bare: Callable[[], None], verified: Callable[[], None]
+) -> Measurement:
+    taken = [(_seconds(bare), _seconds(verified)) for _ in range(rounds)]
+    ratio = statistics.median(loop / ours for loop, ours in taken)
+    rate = entries / statistics.median(ours for _, ours in taken)
+    return Measurement(what, rate, "entries/s", ratio, "bare hash loop", _BAR)
+
+
+def _from_a_checkpoint(path: Path, added: int, rounds: int) -> float:
+    with opened(path, Disk(False)) as al:
+        note = al.checkpoint_sync()
+        _add(al, added)
+
+        def verify() -> None:
+            result = al.verify_sync(note, incremental=True)
+            assert result.chain_valid, result.problem
+
+        return statistics.median(_seconds(verify) for _ in range(rounds)) * 1000
+
+
+def _add(al: AgentLattice, entries: int) -> None:
+    with al._engine.read() as reader:
+        end = reader.head.size + entries
+    size = 0
+    while size < end:
+        threaded_rate(al, 16, 0.05)
+        with al._engine.read() as reader:
+            size = reader.head.size
 
 
 def _sealed(entries: int) -> tuple[list[Row], float, Any]:
@@ -63,14 +137,13 @@ def _sealed(entries: int) -> tuple[list[Row], float, Any]:
     return rows, seconds, sealer.head()
 
 
-def _bare(rows: list[Row]) -> None:
+def _bare(rows: Iterable[Row]) -> None:
     sha256 = hashlib.sha256
     row = []
     for _, body, _, salt, payload in rows:
-        assert salt is not None
-        assert payload is not None
         row.append(sha256(b"\x00" + body).digest())
-        sha256(salt + payload).digest()
+        if salt is not None and payload is not None:
+            sha256(salt + payload).digest()
     while len(row) > 1:
         row = [sha256(b"\x01" + row[at] + row[at + 1]).digest() for at in range(0, len(row) - 1, 2)]
 
@@ -81,10 +154,6 @@ def _verified(rows: list[Row], head: Any) -> None:
 
 
 def _seconds(run: Callable[[], None]) -> float:
-    begin = time.perf_counter()
+    started = time.perf_counter()
     run()
-    return time.perf_counter() - begin
-
-
-if __name__ == "__main__":
-    print(json.dumps(bench_verify(int(sys.argv[1]) if len(sys.argv) > 1 else 50_000)))
+    return time.perf_counter() - started

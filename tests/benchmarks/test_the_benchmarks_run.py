@@ -1,0 +1,87 @@
+"""The benchmark command works. What it measures is not asserted: that depends on the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_COMMAND = Path(__file__).with_name("run.py")
+_NAMES = {"decision", "durable", "busy-thread", "verify", "adapters", "log-size", "memory", "waking"}
+
+
+def _run(directory: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    written = directory / "figures.json"
+    done = subprocess.run(
+        [sys.executable, str(_COMMAND), "--json", str(written), "--directory", str(directory), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true"},
+        check=False,
+    )
+    return done, json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    done, found = _run(tmp_path_factory.mktemp("benchmarks"), "--quick")
+    assert done.returncode == 0, done.stderr
+    return done.stdout, found
+
+
+def test_one_command_runs_every_benchmark(figures: tuple[str, dict[str, Any]]) -> None:
+    """One command measures everything, and says of every figure what it is, its unit, its bar and if it is met."""
+    text, found = figures
+    assert {one["benchmark"] for one in found["measurements"]} == _NAMES
+    for one in found["measurements"]:
+        assert one["what"] in text
+        assert isinstance(one["value"], int | float)
+        assert isinstance(one["unit"], str)
+        assert (one["met"] is None) == (one["bar"] is None)
+        assert one["ratio"] is None or one["beside"]
+
+
+def test_the_figures_say_where_they_come_from(figures: tuple[str, dict[str, Any]]) -> None:
+    """The JSON names machine, versions and what was absent, and that a quick run means nothing."""
+    text, found = figures
+    assert found["scale"] == "quick"
+    assert found["machine"]["cores"] >= 1
+    assert found["machine"]["sync_ms"] > 0
+    assert {"python", "sqlite", "apsw"} <= found["versions"].keys()
+    assert isinstance(found["absent"], list)
+    assert "too small" in text
+
+
+def test_every_promise_has_its_bar(figures: tuple[str, dict[str, Any]]) -> None:
+    """Each promise on speed is held to a bar by some measurement."""
+    _, found = figures
+    barred = " / ".join(one["what"] for one in found["measurements"] if one["bar"] is not None)
+    for promise in (
+        "1 caller, disk as it is",
+        "1 caller, 1 ms syncs",
+        "64 threads, disk as it is",
+        "64 threads, 1 ms syncs",
+        "8 processes, 1 ms syncs",
+        "slowest over busiest",
+        "wait p99.9",
+        "rows in memory",
+        "stored log",
+        "after a checkpoint",
+        "entries in the log",
+        "verifying 2,000 entries",
+    ):
+        assert promise in barred
+
+
+def test_one_benchmark_can_be_run_alone_and_a_missed_bar_fails_on_request(tmp_path: Path) -> None:
+    """`--only` runs what it names; only with `--check` does the exit status depend on the bars."""
+    done, found = _run(tmp_path, "--quick", "--only", "waking", "--check")
+    assert {one["benchmark"] for one in found["measurements"]} == {"waking"}
+    missed = any(one["met"] is False for one in found["measurements"])
+    assert done.returncode == int(missed)
