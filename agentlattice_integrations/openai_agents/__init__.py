@@ -19,5 +19,6 @@ except ImportError as missing:
 
 from agentlattice_integrations.openai_agents.function_tools import governance_guardrail, outcome_guardrail
 from agentlattice_integrations.openai_agents.governing import coverage, govern
+from agentlattice_integrations.openai_agents.governor import current_action_id
 
-__all__ = ["coverage", "govern", "governance_guardrail", "outcome_guardrail"]
+__all__ = ["coverage", "current_action_id", "govern", "governance_guardrail", "outcome_guardrail"]

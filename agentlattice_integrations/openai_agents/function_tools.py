@@ -44,6 +44,7 @@ from agentlattice_integrations.openai_agents.governor import (
     OnBehalfOf,
     Settings,
     enclosing_call,
+    running,
     trace_id,
 )
 
@@ -66,7 +67,6 @@ __all__ = [
 Invoker = Callable[[Any, str], Awaitable[Any]]
 
 _permit_for_this_call: ContextVar[HeldPermit | None] = ContextVar("agentlattice_permit", default=None)
-_running: ContextVar[HeldPermit | None] = ContextVar("agentlattice_running", default=None)
 _SEAT = "agentlattice_seat"
 
 
@@ -104,7 +104,7 @@ class Seat:
                 return answer.text
             held = answer
         held.used = True
-        inner = _running.set(held)
+        inner = running.set(held)
         outer = enclosing_call.set(_identity_within(held, context)) if self.kind == "agent" else None
         span = get_current_span()
         error_before = span.error if span is not None else None
@@ -117,7 +117,7 @@ class Seat:
             held.permit.failed(error)
             raise
         finally:
-            _running.reset(inner)
+            running.reset(inner)
             if outer is not None:
                 enclosing_call.reset(outer)
         if held.error is not None:
@@ -270,7 +270,7 @@ class _HandledErrors:
         self.handler = handler
 
     def __call__(self, tool: Any, error: BaseException, *rest: Any) -> None:
-        held = _running.get()
+        held = running.get()
         if held is not None:
             held.error = error
         self.handler(tool, error, *rest)

@@ -36,8 +36,10 @@ __all__ = [
     "HostedTools",
     "OnBehalfOf",
     "Settings",
+    "current_action_id",
     "enclosing_call",
     "run_permitted",
+    "running",
     "trace_id",
 ]
 
@@ -49,6 +51,12 @@ _MAX_SUSPENDED = 1024
 
 enclosing_call: ContextVar[str | None] = ContextVar("agentlattice_enclosing_call", default=None)
 """The identity of the agent-as-tool call in which the present code runs."""
+
+
+def current_action_id() -> str | None:
+    """In a tool's body: the id of the action it runs as, to be used as an idempotency key; None elsewhere."""
+    held = running.get()
+    return None if held is None else held.permit.action_id
 
 
 class HeldPermit:
@@ -84,6 +92,10 @@ class HeldPermit:
         self.drop()
 
 
+running: ContextVar[HeldPermit | None] = ContextVar("agentlattice_running", default=None)
+"""The permit under which the present code runs."""
+
+
 async def run_permitted(
     held: HeldPermit, run: Callable[[], Any], failure: Callable[[Any], str | None]
 ) -> Any:
@@ -92,6 +104,7 @@ async def run_permitted(
     `failure` says why a result that was returned is a failure all the same, or None.
     """
     held.used = True
+    token = running.set(held)
     try:
         result = run()
         if inspect.isawaitable(result):
@@ -102,6 +115,8 @@ async def run_permitted(
     except BaseException as error:
         held.permit.failed(error)
         raise
+    finally:
+        running.reset(token)
     why = failure(result)
     if why is None:
         held.permit.succeeded()

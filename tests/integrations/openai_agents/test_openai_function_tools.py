@@ -36,6 +36,7 @@ from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.mapping import arg, governed
 from agentlattice_integrations.openai_agents import (
     coverage,
+    current_action_id,
     govern,
     governance_guardrail,
     outcome_guardrail,
@@ -461,6 +462,27 @@ async def test_who_acts_is_recorded(files: Files) -> None:
     assert entry["context"]["agent"] == "main"
     assert entry["context"]["group_id"] == "thread-7"
     assert entry["context"]["trace_id"].startswith("trace_")
+
+
+async def test_a_tool_can_ask_for_the_id_of_its_action() -> None:
+    """Plain and coroutine functions read the action's id, as their idempotency key; outside a tool there is none."""
+
+    @function_tool
+    def plain() -> str:
+        """Say the id."""
+        return str(current_action_id())
+
+    @function_tool
+    async def coroutine() -> str:
+        """Say the id."""
+        return str(current_action_id())
+
+    world, model = World(), ScriptedModel([call("plain"), call("coroutine")])
+    await Runner.run(govern(agent_with(model, plain, coroutine), world), "go")
+    assert dict(zip(["tool.plain", "tool.coroutine"], model.shown, strict=True)) == {
+        entry["type"]: entry["id"] for entry in world.entries
+    }
+    assert current_action_id() is None
 
 
 # --- approvals of the SDK's own -------------------------------------------------------------------------------------
