@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Literal
@@ -115,7 +115,10 @@ def denial_from_result(
     failed = [condition for condition in result.conditions_evaluated if not condition.result]
     if status != "denied" or reason in _DECIDED_BY_A_PERSON:
         failed = []  # what made a person be asked is not what the model should change
+    rules = [rule for rule in result.rules_fired if rule.effect != "AUTO_APPROVE"]
     changes = _changes(failed, frozenset(constant))
+    if status == "denied" and reason == "LIMIT_EXCEEDED":
+        changes = _within_caps(rules)
     return _denial(
         status=status,
         reason=reason,
@@ -124,9 +127,9 @@ def denial_from_result(
         policy=result.policy_name,
         message=result.message,
         conditions=failed,
-        rules=[rule for rule in result.rules_fired if rule.effect != "AUTO_APPROVE"],
+        rules=rules,
         changes=changes,
-        retry=_retry(reason, failed, changes, result.rules_fired),
+        retry=_retry(reason, failed, changes, rules),
         approval_id=result.approval_id,
         action_id=result.audit_event_id or None,
         executed=False,
@@ -277,6 +280,8 @@ def _retry(
     reason: str, failed: list[ConditionResult], changes: list[str], rules: Iterable[RuleResult]
 ) -> Retry:
     usual = REASONS.get(reason, ("", "never"))[1]
+    if reason == "LIMIT_EXCEEDED" and any(_remaining(rule) == 0 for rule in rules):
+        return "later"
     if reason == "CONDITIONS_DENIED" and failed and not changes:
         return "later" if any(_field(condition).startswith("time.") for condition in failed) else "never"
     if reason == "RULE_REJECTED":
@@ -300,6 +305,24 @@ def _changes(failed: list[ConditionResult], constant: frozenset[str]) -> list[st
         if change is not None and change not in changes:
             changes.append(change)
     return changes
+
+
+def _within_caps(rules: Iterable[RuleResult]) -> list[str]:
+    """The largest amount that every exceeded cap still has room for, where the policy shows it and there is any."""
+    return [
+        f"keep the amount to at most {remaining} {rule.details.get('currency')}, which is what is left of today's cap"
+        for rule in rules
+        if rule.effect == "REJECT" and (remaining := _remaining(rule))
+    ]
+
+
+def _remaining(rule: RuleResult) -> Decimal | None:
+    """What an exceeded cap has left; None where the rule is no cap or the policy hides it."""
+    remaining = rule.details.get("remaining")
+    try:
+        return Decimal(remaining) if isinstance(remaining, str) else None
+    except InvalidOperation:
+        return None
 
 
 def _change(condition: ConditionResult) -> str | None:

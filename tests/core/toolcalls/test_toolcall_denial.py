@@ -252,3 +252,26 @@ def test_after_a_person_said_no_the_model_is_not_told_what_to_change(reason: str
     denial = denial_from_result(_denied(asked, reason=reason), tool="t", action_type="x.y")
     assert denial.document["failed_conditions"] == denial.document["what_to_change"] == []
     assert denial.document["retry_can_succeed"] is False
+
+
+@pytest.mark.parametrize(
+    ("remaining", "retry", "change"),
+    [
+        ("40.00", True, ["keep the amount to at most 40.00 EUR, which is what is left of today's cap"]),
+        ("0.00", True, []),
+        (None, True, []),
+    ],
+)
+def test_an_exceeded_cap_says_what_is_left_of_it(
+    remaining: str | None, retry: bool, change: list[str]
+) -> None:
+    """A model can choose a smaller amount; where nothing is left, or the policy hides it, it is not told to try one."""
+    details = {} if remaining is None else {"remaining": remaining, "currency": "EUR"}
+    rule = RuleResult("Refunds", 40, "DAILY_CAP", "REJECT", "over the cap", details)
+    result = ActionResult(
+        "denied", "evt_1", denial_reason="LIMIT_EXCEEDED", policy_name="Refunds", rules_fired=[rule]
+    )
+    document = denial_from_result(result, tool="refund", action_type="refund.issue").document
+    assert (document["retry_can_succeed"], document["what_to_change"]) == (retry, change)
+    if remaining == "0.00":
+        assert "later" in document["next_step"]
