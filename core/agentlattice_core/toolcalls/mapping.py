@@ -399,22 +399,24 @@ def mark_of(target: object | None) -> ToolMapping | None:
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 _PREFIX = "tool."
 _LONGEST = 200 - len(_PREFIX)
+# An underscore that, once its neighbours are escaped, would read as the beginning of an escape.
+_LIKE_AN_ESCAPE = re.compile(r"_(?=x(?:[0-9a-f]+|h[0-9a-f]{64})(?:_|[^A-Za-z0-9_-]))")
 
 
 def default_action_type(tool: str) -> str:
-    """`tool.<name>`, escaped where the name has characters that an action type cannot have; no two names give the same.
+    """`tool.<name>`, escaped where an action type cannot have it so; no two names give the same.
 
     A character outside the grammar becomes `_x<hex>_`; a name too long keeps its beginning and ends in its SHA-256.
     Raises InvalidRequestError for an empty name.
     """
     if not isinstance(tool, str) or not tool:
         raise InvalidRequestError("a tool without a name cannot be governed; give it one")
-    if "_x" not in tool and len(tool) <= _LONGEST and _PLAIN_NAME.fullmatch(tool):
+    if len(tool) <= _LONGEST and _PLAIN_NAME.fullmatch(tool) and not _LIKE_AN_ESCAPE.search(tool):
         return _PREFIX + tool
+    ambiguous = {match.start() for match in _LIKE_AN_ESCAPE.finditer(tool)}
     escaped = "".join(
         character
-        if (character.isascii() and (character.isalnum() or character in "_-"))
-        and not tool.startswith("_x", position)
+        if (character.isascii() and (character.isalnum() or character in "_-")) and position not in ambiguous
         else f"_x{ord(character):x}_"
         for position, character in enumerate(tool)
     )

@@ -45,6 +45,14 @@ def test_no_two_tools_share_a_default_action_type(left: str, right: str) -> None
     assert (default_action_type(left) == default_action_type(right)) == (left == right)
 
 
+@given(
+    st.lists(st.text(alphabet="_x5fé.\x05 ", min_size=1, max_size=9), min_size=2, max_size=60, unique=True)
+)
+def test_names_that_look_like_escapes_keep_apart(names: list[str]) -> None:
+    """Only what could be misread is escaped, and nothing can be."""
+    assert len({default_action_type(name) for name in names}) == len(names)
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [
@@ -66,6 +74,8 @@ def test_ordinary_names_stay_readable() -> None:
     """A usual tool name is the action type's last part as it is."""
     assert default_action_type("open_pr") == "tool.open_pr"
     assert default_action_type("github.open-pr") == "tool.github.open-pr"
+    assert default_action_type("get_xml") == "tool.get_xml"
+    assert default_action_type("transfer_to_xavier") == "tool.transfer_to_xavier"
     assert default_action_type("read file") == "tool.read_x20_file"
     with pytest.raises(InvalidRequestError, match="without a name"):
         default_action_type("")
