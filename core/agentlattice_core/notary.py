@@ -68,6 +68,8 @@ class Notary:
                         f"the log has {size} entries, but {last.size} were signed: it was cut short "
                         "or an old copy was restored"
                     )
+                if size > 0 and reader.leaves(size - 1, 1) != reader.head.leaf:
+                    raise AuditError(f"the last of its {size} entries is missing or is not what was written")
                 verify_consistency(last.size, last.root, size, root, _proof(reader, last.size, size))
         except AuditError as error:
             self._raise_alarm(error)

@@ -152,6 +152,12 @@ def test_a_tail_cut_to_any_length_is_found_and_nothing_more_is_recorded(
     assert result.problem is not None
 
 
+def test_a_tail_that_was_deleted_and_nothing_else_is_found_on_opening(opened, database: Path) -> None:
+    change(database, "DELETE FROM entries WHERE i >= 300")
+    with pytest.raises(NotRecordedError, match="the last of its"):
+        opened()
+
+
 def test_an_old_copy_that_was_restored_is_found(opened, database: Path, tmp_path: Path) -> None:
     copy = tmp_path / "backup.db"
     copy_database(database, copy)
