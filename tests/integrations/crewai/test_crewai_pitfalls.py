@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import threading
@@ -199,8 +200,6 @@ def test_a_tool_whose_run_calls_its_own_coroutine_is_asked_about_once(
         description: str = "Does it both ways."
 
         def _run(self, path: str) -> str:
-            import asyncio
-
             return asyncio.run(self._arun(path=path))
 
         async def _arun(self, path: str) -> str:
@@ -214,17 +213,45 @@ def test_a_tool_whose_run_calls_its_own_coroutine_is_asked_about_once(
 
 
 def test_a_tool_that_calls_another_tool_does_not_lend_it_its_permit(al: AgentLattice, traces: Traces) -> None:
-    """What a permitted tool calls is asked about itself."""
+    """What a permitted tool calls is asked about itself, with the same arguments too."""
     delete = traces.delete()
 
-    @tool("clean")
-    def clean(path: str) -> str:
-        """Clean up."""
-        return str(delete.run(path=path))
+    class Clean(BaseTool):
+        name: str = "clean"
+        description: str = "Cleans up."
 
-    govern([clean, delete], al)
+        def _run(self, path: str) -> str:
+            return str(delete.run(path=path))
+
+    clean, _ = govern([Clean(), delete], al)
     assert denial(clean.run(path="a"))["tool"] == "delete"
     assert traces.ran == []
+
+
+def test_a_tool_that_runs_its_own_coroutine_twice_is_asked_about_twice(
+    al: AgentLattice, recorded: Recorded
+) -> None:
+    """One permit lets one start run."""
+
+    class Twice(BaseTool):
+        name: str = "twice"
+        description: str = "Does it twice."
+
+        def _run(self, path: str) -> list[str]:
+            return [asyncio.run(self._arun(path=path)), asyncio.run(self._arun(path=path))]
+
+        async def _arun(self, path: str) -> str:
+            return f"did {path}"
+
+    assert govern(Twice(), al).run(path="a") == ["did a", "did a"]
+    assert len(recorded("tool.twice")) == 2
+
+
+def test_a_refusal_reads_the_same_without_hooks(al: AgentLattice, traces: Traces) -> None:
+    """However CrewAI turns a tool's result into text, it is the denial document and nothing else."""
+    delete = govern(traces.delete(), al)
+    refused = delete.run(path="a")
+    assert denial(delete.format_output_for_agent(refused)) == denial(str(refused)) == refused.details
 
 
 def test_no_tool_starts_after_the_agents_time_is_over(
