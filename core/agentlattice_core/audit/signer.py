@@ -189,6 +189,8 @@ class FileSigner:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
+            # Closing is not enough: a child forked meanwhile would hold the lock for as long as it lives.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from memory_log import MemoryLog
 
 from agentlattice_core.audit.checkpoint import Checkpoint
-from agentlattice_core.audit.merkle import consistency_proof
+from agentlattice_core.audit.merkle import EMPTY_ROOT, consistency_proof
 from agentlattice_core.audit.note import open_checkpoint
 from agentlattice_core.audit.signer import FileSigner
 from agentlattice_core.errors import AuditError, InvalidRequestError
@@ -237,7 +239,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from memory_log import MemoryLog
 from agentlattice_core.audit import signer as module
-from agentlattice_core.audit.merkle import consistency_proof
+from agentlattice_core.audit.merkle import EMPTY_ROOT, consistency_proof
 
 log = MemoryLog()
 for _ in range(60):
@@ -300,3 +302,26 @@ def test_a_signature_is_released_only_after_the_record_is_written(path: Path) ->
         sign(signer, log)
     blocked.rmdir()
     assert signer.last() == before
+
+
+def test_a_child_forked_while_the_signer_works_does_not_keep_its_lock(tmp_path: Path) -> None:
+    """Else a fork at the wrong moment would stop all signing until that child ends."""
+    signer = FileSigner(tmp_path / "signing.key", "acme")
+    children: list[int] = []
+
+    def read_head() -> tuple[int, bytes]:
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(30)
+            os._exit(0)
+        children.append(pid)
+        return 0, EMPTY_ROOT
+
+    signer.sign(read_head, lambda old, new: [])
+    again = threading.Thread(target=signer.last, daemon=True)
+    again.start()
+    again.join(10)
+    blocked = again.is_alive()
+    os.kill(children[0], signal.SIGKILL)
+    os.waitpid(children[0], 0)
+    assert not blocked
