@@ -1,0 +1,63 @@
+"""What the documentation tells its reader to do works as it stands, and prints what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from doc_pages import ROOT, blocks, follow, pages, run_console, run_program
+
+from agentlattice_core import AgentLattice
+
+RUN_ELSEWHERE = {
+    "README.md": "tests/docs/test_docs_readme.py",
+    "docs/audit-format.md": "tests/core/audit/test_audit_export.py",
+    "docs/policy-language.md": "tests/core/policy/test_policy_language_page.py",
+    "docs/tool-calls.md": "tests/core/toolcalls/test_toolcall_docs.py",
+    "docs/adapters/openai-agents.md": "tests/integrations/openai_agents/test_openai_docs.py",
+}
+"""Pages with programs that another file runs, and which."""
+
+ALONE = ["docs/adapters/crewai.md", "docs/adapters/langgraph.md"]
+"""Pages whose programs are run by themselves, here."""
+
+
+def test_getting_started_from_the_first_line_to_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Observe, suggest, lint, simulate, enforce, ask, prove: each command and program of the walk, in order."""
+    monkeypatch.chdir(tmp_path)
+    follow("docs/getting-started.md")
+
+
+def test_the_security_model_shows_commands_that_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeping a checkpoint elsewhere and verifying against it are typed as the page says."""
+    monkeypatch.chdir(tmp_path)
+    with AgentLattice.embedded("governance.db", agent="a") as al:
+        al.execute_sync("db.migrate")
+    shown = list(blocks("docs/security-model.md"))
+    assert [block.language for block in shown] == ["console"]
+    run_console(shown[0])
+
+
+@pytest.mark.parametrize("page", ALONE)
+def test_an_adapters_twenty_lines_run_and_show_the_denial(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each program on the page runs by itself, and its model is shown the denial that the page speaks of."""
+    monkeypatch.chdir(tmp_path)
+    programs = [block for block in blocks(page) if block.language == "python"]
+    assert programs
+    for program in programs:
+        printed = "".join(run_program(program).split())
+        assert '"field":"pr_size","operator":"lt","expected":50,"actual":87' in printed
+
+
+def test_every_page_with_programs_is_run_by_a_test() -> None:
+    """A new page with a program on it needs a test that runs it."""
+    here = {"docs/getting-started.md", *ALONE}
+    for path in pages():
+        page = path.relative_to(ROOT).as_posix()
+        if page in here or not any(block.language == "python" for block in blocks(page)):
+            continue
+        assert path.name in (ROOT / RUN_ELSEWHERE[page]).read_text(encoding="utf-8"), page
