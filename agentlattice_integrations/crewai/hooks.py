@@ -42,10 +42,9 @@ from agentlattice_integrations.crewai.hosted import hosted_tools
 from agentlattice_integrations.crewai.scope import (
     CallScope,
     enter_scope,
-    ids_of,
     leave_scope,
-    run_of,
     scope_of,
+    who_acts,
 )
 from agentlattice_integrations.crewai.tool_gate import gate_of, gate_tool, kind_of, name_of, original_tool
 
@@ -124,6 +123,7 @@ class CallHooks:
             governor = self._governor_for(context)
             if governor is None or context.tool is None:
                 return None
+            run, ids = who_acts(context)
             scope = CallScope(
                 governor,
                 original_tool(context.tool),
@@ -131,15 +131,15 @@ class CallHooks:
                 self._watch,
                 agent=context.agent,
                 task=context.task,
-                run=run_of(context),
-                context=ids_of(context),
+                run=run,
+                context=ids,
             )
             enter_scope(scope)
         except Exception:
             _log.exception("a tool call was blocked: it cannot be told who makes it")
             return False
         try:
-            _gate_everything(governor, context)
+            _gate_everything(governor, context, scope.tool)
             if _cache_of(context) is not None:
                 self._watch(scope)
                 if _cached(context) is not None and _refuses_cached(scope, context):
@@ -200,13 +200,14 @@ class CallHooks:
                 "agent": context.agent_role,
                 "context": context.payload or None,
             }
+            run, ids = who_acts(context)
             call = governor.tool_call(
                 "task",
                 {name: str(value) for name, value in told.items() if value is not None},
                 kind="executor",
                 target=governor.start_of_task,
-                run=run_of(context),
-                context=ids_of(context),
+                run=run,
+                context=ids,
             )
             answer = governor.gate.authorize_sync(call)
         except HookAborted:
@@ -240,13 +241,16 @@ def _refuse_hosted_tools(governor: Governor, context: StepContext) -> None:
             )
 
 
-def _gate_everything(governor: Governor, context: _HookContext) -> None:
-    """Put a gate on this tool and on its neighbours: with two tools of one name, CrewAI may run the other
-    one.
-    """
+def _gate_everything(governor: Governor, context: _HookContext, original: object) -> None:
+    """Put a gate on this tool and on its neighbours: with two tools of one name, CrewAI may run the other one."""
     executor = getattr(context.agent, "agent_executor", None)
-    held = (*(getattr(executor, "tools", None) or ()), *(getattr(context.agent, "tools", None) or ()))
-    for tool in (context.tool, *(tool for tool in held if tool is not context.tool)):
+    held = (
+        *(getattr(executor, "original_tools", None) or ()),
+        *(getattr(context.agent, "tools", None) or ()),
+    )
+    if gate_of(original) is not None and all(gate_of(tool) is not None for tool in held):
+        return
+    for tool in (context.tool, *(getattr(executor, "tools", None) or ()), *held):
         if gate_of(original_tool(tool)) is None:
             placed = gate_tool(tool, governor)
             placed.note(getattr(context.agent, "role", None))

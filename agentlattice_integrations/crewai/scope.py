@@ -21,12 +21,11 @@ __all__ = [
     "Start",
     "current_action_id",
     "enter_scope",
-    "ids_of",
     "leave_scope",
-    "run_of",
     "scope_for",
     "scope_of",
     "under_way",
+    "who_acts",
 ]
 
 
@@ -107,18 +106,17 @@ def scope_of(tool_input: object) -> CallScope | None:
     return scope if scope is not None and scope.tool_input is tool_input else None
 
 
-def run_of(context: Any) -> str | None:
-    """The run that a hook's context belongs to: the crew's id, else the agent's."""
-    owner = context.crew or getattr(context.agent, "crew", None) or context.agent
-    found = getattr(owner, "id", None)
-    return None if found is None else str(found)
-
-
-def ids_of(context: Any) -> dict[str, Any]:
-    """Who acts, by name, as recorded with the action."""
+def who_acts(context: Any) -> tuple[str | None, dict[str, Any]]:
+    """The run that a hook's context belongs to (the crew's id, else the agent's), and who acts in it, by name."""
+    agent, task = context.agent, context.task
+    crew = context.crew or getattr(agent, "crew", None)
+    owner = getattr(agent if crew is None else crew, "id", None)
     ids = {
-        "crew": getattr(context.crew or getattr(context.agent, "crew", None), "name", None),
-        "agent": getattr(context.agent, "role", None),
-        "task": getattr(context.task, "name", None) or getattr(context.task, "id", None),
+        "crew": getattr(crew, "name", None),
+        "agent": getattr(agent, "role", None),
+        "task": getattr(task, "name", None) or getattr(task, "id", None),
     }
-    return {name: str(value).strip() for name, value in ids.items() if value is not None}
+    return (
+        None if owner is None else str(owner),
+        {name: str(value).strip() for name, value in ids.items() if value is not None},
+    )

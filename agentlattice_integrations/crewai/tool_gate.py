@@ -42,6 +42,7 @@ _ENTRIES = ("run", "arun", "_run", "_arun")
 _REPLACED = ("func", "_run", "_arun", "run", "arun")
 _OWN = frozenset(getattr(owner, name) for owner in (BaseTool, Tool) for name in _ENTRIES)
 _MARK = "__agentlattice_gate__"
+_UNCHANGEABLE = frozenset({str, int, float, bool, type(None)})
 _installing = threading.Lock()
 
 
@@ -262,12 +263,17 @@ def _changed_meanwhile(
             "DEADLINE_OVER",
             "the agent's `max_execution_time` was over before the tool could start; it did not run",
         )
-    if not permit.covers(arguments):
+    if not _cannot_change(arguments) and not permit.covers(arguments):
         return (
             "ARGUMENTS_CHANGED",
             "the arguments were changed after they were decided on; the tool did not run",
         )
     return None
+
+
+def _cannot_change(arguments: Mapping[str, Any]) -> bool:
+    """Whether nobody else can change the values: the mapping itself belongs to the call."""
+    return all(type(value) in _UNCHANGEABLE for value in arguments.values())
 
 
 def _take_off_the_gate_of_another(tool: BaseTool | CrewStructuredTool) -> None:
