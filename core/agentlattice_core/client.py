@@ -166,7 +166,12 @@ class AgentLattice(Session):
 
     def _claiming(self, audit_event_id: str) -> Callable[[Batch], ActionResult]:
         caller, in_force = self._acting(), self._engine.policies
-        return lambda batch: admission.claim(in_force, batch, caller, audit_event_id)
+
+        def command(batch: Batch) -> ActionResult:
+            approvals.expire(batch)  # a deadline may have passed while nobody waited for it
+            return admission.claim(in_force, batch, caller, audit_event_id)
+
+        return command
 
     def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
         """Note how a claimed run went (`succeeded`, `failed`, `unknown`), without waiting for the disk.

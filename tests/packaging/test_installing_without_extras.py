@@ -139,7 +139,7 @@ def test_a_fresh_environment_without_extras_works_and_holds_no_framework(wheel: 
     assert installed.returncode == 0, installed.stderr
     listed = json.loads(run("pip", "list", "--format", "json").stdout)
     assert {canonicalize_name(one["name"]) for one in listed} & UNWANTED == set()
-    for command in (["init"], ["execute", "pr.open", "--agent", "ci"], ["audit", "verify", "--state"]):
+    for command in (["init"], ["execute", "report.write", "--agent", "ci"], ["audit", "verify", "--state"]):
         done = run("al", *command)
         assert done.returncode == 0, done.stderr
     for room, extra in (
