@@ -33,6 +33,7 @@ class Batch:
         self._writes: dict[StateKey, Document | None] = {}
         self._undo: list[tuple[StateKey, bool, Document | None]] | None = None
         self._erased: list[int] = []
+        self._checkpoints: list[tuple[int, str]] = []
         self.log_id = log_id
         stamp = format_time(now)
         self.at = max(stamp, self._sealer.at)
@@ -94,7 +95,7 @@ class Batch:
 
     def add_checkpoint(self, size: int, note: str) -> None:
         """Keep a signed checkpoint."""
-        self._transaction.add_checkpoint(size, note)
+        self._checkpoints.append((size, note))
 
     def attempt(self, command: Callable[[Batch], T]) -> tuple[T | None, Exception | None]:
         """Run a command; if it raises, take back what it recorded and return the error."""
@@ -123,3 +124,5 @@ class Batch:
             self._transaction.append(self._entries, self._sealer.head(), self._writes)
         for index in self._erased:
             self._transaction.erase(index)
+        for size, note in self._checkpoints:
+            self._transaction.add_checkpoint(size, note)

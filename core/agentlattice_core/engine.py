@@ -74,7 +74,11 @@ class Engine:
         """Have a command ride with the next batch."""
         self._check_writable()
         self._sequencer.post(command)
-        self.keeper.later("outcomes", _OUTCOME_PATIENCE, self._sequencer.flush)
+        self.keeper.later("outcomes", _OUTCOME_PATIENCE, self._flush_leftovers)
+
+    def _flush_leftovers(self) -> None:
+        if self._sequencer.has_riders:
+            self._sequencer.flush()
 
     def read(self) -> AbstractContextManager[Reader]:
         """A consistent view of what is durable."""
@@ -97,7 +101,15 @@ class Engine:
             self._closed = True
             self.keeper.close()
             self.follower.close()
+            self._sequencer.close()
             self.store.close()
+
+    def restart(self) -> None:
+        """Begin anew in a forked child, where no thread of the parent runs and any of its locks may be held."""
+        self.policies.restart()
+        self.keeper.restart()
+        self.follower.restart()
+        self._sequencer.restart()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -169,3 +181,13 @@ def _close_all() -> None:
 
 
 atexit.register(_close_all)
+
+
+def _after_fork() -> None:
+    global _engines_lock
+    _engines_lock = threading.Lock()
+    for engine in _engines.values():
+        engine.restart()
+
+
+os.register_at_fork(after_in_child=_after_fork)

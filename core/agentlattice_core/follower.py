@@ -9,14 +9,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from agentlattice_core.errors import AgentLatticeError
 from agentlattice_core.stores.base import Row, Store
 
 __all__ = ["Follower", "Watcher"]
@@ -34,49 +32,45 @@ class Follower:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._reset()
+        self.restart()
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
+    def restart(self) -> None:
+        """Begin anew in a forked child: who watched, watched in the parent."""
         self._lock = threading.Lock()
         self._bell = threading.Event()
-        self._watchers: list[Watcher] = []
+        self._watchers: list[tuple[int, Watcher]] = []
         self._thread: threading.Thread | None = None
         self._cursor = 0
         self._closed = False
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Have `watcher` called for every entry from now on. Returns a function that ends it."""
-        if self._pid != os.getpid():
-            self._reset()
         with self._lock:
-            if not self._watchers:
-                with self._store.read() as reader:
-                    self._cursor = reader.head.size
-            self._watchers.append(watcher)
+            with self._store.read() as reader:
+                watching = (reader.head.size, watcher)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._follow, name="agentlattice-follower", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._follow, name="agentlattice-follower", daemon=True)
+                thread.start()
+                self._thread = thread
+            if not self._watchers:
+                self._cursor = watching[0]
+            self._watchers.append(watching)
         self._bell.set()
 
         def end() -> None:
             with self._lock:
-                if watcher in self._watchers:
-                    self._watchers.remove(watcher)
+                if watching in self._watchers:
+                    self._watchers.remove(watching)
 
         return end
 
     def ring(self) -> None:
         """Say that this process has committed something."""
-        if self._watchers and self._pid == os.getpid():
+        if self._watchers:
             self._bell.set()
 
     def close(self) -> None:
         """End the thread."""
-        if self._pid != os.getpid():
-            return
         with self._lock:
             self._closed = True
             self._watchers.clear()
@@ -85,37 +79,44 @@ class Follower:
             self._thread.join()
 
     def _follow(self) -> None:
-        interval = _FASTEST
+        interval, behind = _FASTEST, False
         while not self._closed:
             rung = self._bell.wait(interval if self._watchers else None)
             self._bell.clear()
             try:
-                if rung or self._store.changed():
-                    interval = _FASTEST
+                if rung or behind or self._store.changed():
+                    interval, behind = _FASTEST, True
                     self._deliver()
+                    behind = False
                 else:
                     interval = min(interval * 1.2, _SLOWEST)
-            except AgentLatticeError as error:
+            except Exception as error:
                 interval = _SLOWEST
                 if self._watchers:
                     _log.warning("the log could not be followed: %s", error)
 
     def _deliver(self) -> None:
-        with self._lock:
-            watchers, start = list(self._watchers), self._cursor
-        if not watchers:
+        start = self._cursor
+        if not self._watchers:
             return
         with self._store.read() as reader:
             end = reader.head.size
             rows = list(reader.rows(start, min(end, start + 1000)))
+        with self._lock:
+            # Whoever began to watch until now is among them; whoever comes later begins after these rows.
+            watchers = list(self._watchers)
+            self._cursor = max(self._cursor, start + len(rows))
         for row in rows:
-            entry = orjson.loads(row[1])
-            for watcher in watchers:
+            try:
+                entry = orjson.loads(row[1])
+            except ValueError:
+                continue  # somebody changed it; verification names it
+            for begun, watcher in watchers:
+                if row[0] < begun:
+                    continue
                 try:
                     watcher(entry, row)
                 except Exception as error:
                     _log.warning("a subscriber failed: %s: %s", type(error).__name__, error)
-        with self._lock:
-            self._cursor = max(self._cursor, start + len(rows))
         if start + len(rows) < end:
             self._bell.set()

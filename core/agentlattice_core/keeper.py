@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,10 +21,10 @@ class Keeper:
     """Runs named jobs after a delay."""
 
     def __init__(self) -> None:
-        self._reset()
+        self.restart()
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
+    def restart(self) -> None:
+        """Begin anew in a forked child: what was due is the parent's to do."""
         self._wake = threading.Condition()
         self._due: dict[str, tuple[float, Callable[[], object]]] = {}
         self._thread: threading.Thread | None = None
@@ -33,24 +32,20 @@ class Keeper:
 
     def later(self, name: str, delay: float, job: Callable[[], object]) -> None:
         """Have `job` run in `delay` seconds, unless a job of that name is due before."""
-        if self._pid != os.getpid():
-            self._reset()
         if name in self._due:  # a benign race: at worst the job runs once more
             return
         with self._wake:
             if self._closed or name in self._due:
                 return
-            self._due[name] = (time.monotonic() + delay, job)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="agentlattice-keeper", daemon=True)
-                self._thread.start()
-            else:
-                self._wake.notify()
+                thread = threading.Thread(target=self._work, name="agentlattice-keeper", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._due[name] = (time.monotonic() + delay, job)
+            self._wake.notify()
 
     def close(self) -> None:
         """Drop what is due and end the thread."""
-        if self._pid != os.getpid():
-            return
         with self._wake:
             self._closed = True
             self._due.clear()

@@ -42,18 +42,23 @@ class Policies:
     """The compiled policy set in force, kept until an entry changes it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entry = -1
+        self._generation: Document | None = None
         self._compiled = PolicySet.from_parts({})
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew in a forked child: a thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
 
     def at(self, state: _State) -> PolicySet:
         """The policy set in force in `state`."""
         generation = state.get("policies", "set")
-        entry = -1 if generation is None else generation["entry"]
         with self._lock:
-            if entry != self._entry:
+            # The whole document is compared: a transaction that was rolled back may have had the same entry's index.
+            if generation != self._generation:
+                entry = -1 if generation is None else generation["entry"]
                 self._compiled = PolicySet.from_parts(_stored_parts(state, entry))
-                self._entry = entry
+                self._generation = generation
             return self._compiled
 
     def parts(self, state: _State) -> dict[str, StoredPart]:

@@ -10,6 +10,7 @@
 - The queue is bounded; a command that finds it full is refused, which fails closed.
 - A caller that is cancelled or interrupted while it waits gives up its command: not run if the batch has not opened
   yet, and otherwise handed to `abandoned`, which can take back what nobody will use.
+- A caller that is interrupted (Ctrl-C) while it leads finishes the batch first, because others wait for it.
 - No threads exist until they are needed, and none is carried across a fork.
 """
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock
-from agentlattice_core.errors import AgentLatticeError, NotRecordedError
+from agentlattice_core.errors import AgentLatticeError, NotRecordedError, StoreError
 from agentlattice_core.stores.base import Store, Transaction
 
 __all__ = ["Command", "Sequencer"]
@@ -58,6 +58,21 @@ class _Ticket(Generic[T]):
         self.future: asyncio.Future[T] | None = None
 
 
+class _Turn:
+    """How far the serving of one batch has come, so that it can go on where an interrupt met it."""
+
+    __slots__ = ("attempted", "committed", "failure", "over", "riders", "synced", "tickets")
+
+    def __init__(self) -> None:
+        self.tickets: list[_Ticket[Any]] | None = None
+        self.riders: list[Command[Any]] = []
+        self.attempted = False
+        self.committed = False
+        self.synced = False
+        self.failure: BaseException | None = None
+        self.over = False
+
+
 class Sequencer:
     """The one writer of a store within this process. Safe to use from any thread and any event loop.
 
@@ -68,16 +83,17 @@ class Sequencer:
         self._store = store
         self._clock = clock
         self._after_batch = after_batch
-        self._reset()
+        self.restart()
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
+    def restart(self) -> None:
+        """Begin anew in a forked child: what was queued belongs to the parent, and so do its threads."""
         self._mutex = threading.Lock()
-        self._queue: deque[_Ticket[Any]] = deque()
+        self._queue: list[_Ticket[Any]] = []
         self._leader: _Ticket[Any] | None = None
         self._riders: deque[Command[Any]] = deque(maxlen=_MAX_WAITING)
         self._worker: threading.Thread | None = None
         self._worker_turn = threading.Semaphore(0)
+        self._ending = False
 
     # Callers
 
@@ -87,8 +103,8 @@ class Sequencer:
         signal = ticket.signal = threading.Lock()
         signal.acquire()
         try:
-            self._enqueue(ticket)
-            if self._leader is not ticket:
+            leads = self._enqueue(ticket)
+            if not leads:
                 signal.acquire()  # until it is answered or told to lead
             if not ticket.done:
                 self._lead(ticket)
@@ -106,39 +122,44 @@ class Sequencer:
         ticket.loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = ticket.loop.create_future()
         ticket.future = future
-        self._enqueue(ticket)
-        if self._leader is ticket:
-            self._wake_worker()
         try:
+            self._start_worker()
+            if self._enqueue(ticket):
+                self._worker_turn.release()
             return await future
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or its loop is gone
             self._give_up(ticket)
             raise
 
     def post(self, command: Command[Any]) -> None:
         """Have `command` ride along with the next batch. Nobody is told how it went."""
-        self._check_process()
         self._riders.append(command)
 
     def flush(self) -> None:
-        """Return when what was posted before is durable."""
-        if self._riders:
-            self.run(_nothing)
+        """Return when what was posted before is durable.
+
+        Whoever leads may have taken it along already; a batch behind that one ends after it, and its sync covers both.
+        """
+        self.run(_nothing)
 
     @property
     def has_riders(self) -> bool:
-        """Whether something posted still waits for a batch."""
+        """Whether something posted still waits for a batch to take it along."""
         return bool(self._riders)
+
+    def close(self) -> None:
+        """Take no more commands, and end the worker thread once nothing waits for it."""
+        with self._mutex:
+            self._ending = True
+        self._worker_turn.release()
 
     # The queue. `_leader` is the ticket whose caller serves the next batch; if there is none, the queue is empty.
 
-    def _check_process(self) -> None:
-        if self._pid != os.getpid():
-            self._reset()  # what was queued belongs to the parent, and so do its threads
-
-    def _enqueue(self, ticket: _Ticket[Any]) -> None:
-        self._check_process()
+    def _enqueue(self, ticket: _Ticket[Any]) -> bool:
+        """Whether the ticket leads."""
         with self._mutex:
+            if self._ending:
+                raise StoreError("the database was closed; open it again to use it")
             if len(self._queue) >= _MAX_WAITING:
                 raise NotRecordedError(
                     f"{_MAX_WAITING} actions are waiting to be recorded already; slow down and retry"
@@ -146,6 +167,7 @@ class Sequencer:
             self._queue.append(ticket)
             if self._leader is None:
                 self._leader = ticket
+            return self._leader is ticket
 
     def _give_up(self, ticket: _Ticket[Any]) -> None:
         with self._mutex:
@@ -161,78 +183,121 @@ class Sequencer:
         """If `leader` leads, tell whoever waits longest to lead instead. The caller holds the mutex."""
         if self._leader is not leader:
             return
-        following = self._leader = self._queue[0] if self._queue else None
-        if following is None:
-            return
-        if following.signal is not None:
+        following = self._queue[0] if self._queue else None
+        if following is not None and following.signal is None:
+            self._worker_turn.release()
+        # From here to the end nothing can be interrupted: a leader that was not told would never lead.
+        self._leader = following
+        if following is not None and following.signal is not None:
             following.signal.release()
-        else:
-            self._wake_worker()
 
-    def _wake_worker(self) -> None:
-        if self._worker is None:
-            self._worker = threading.Thread(target=self._work, name="agentlattice-writer", daemon=True)
-            self._worker.start()
-        self._worker_turn.release()
+    def _start_worker(self) -> None:
+        """Have a worker thread before anybody counts on it. Raises NotRecordedError if there can be none."""
+        if self._worker is not None:
+            return
+        with self._mutex:
+            if self._worker is None:
+                worker = threading.Thread(target=self._work, name="agentlattice-writer", daemon=True)
+                try:
+                    worker.start()
+                except RuntimeError as error:
+                    raise NotRecordedError(f"the action could not be recorded: {error}") from error
+                self._worker = worker
 
     def _work(self) -> None:
         while True:
             self._worker_turn.acquire()
             leader = self._leader
             if leader is not None and leader.signal is None:
-                self._lead(leader)
+                try:
+                    self._lead(leader)
+                except BaseException as error:
+                    _log.error("the writer was interrupted: %s", error)
+            with self._mutex:
+                if self._ending and not self._queue:
+                    self._worker = None
+                    return
 
     # Leading
 
     def _lead(self, leader: _Ticket[Any]) -> None:
-        """Serve one batch on this thread, `leader` being the ticket that has the lead. Passes the lead on in any
-        case.
-        """
-        tickets: list[_Ticket[Any]] = []
-        riders: list[Command[Any]] = []
-        committed = False
-        failure: BaseException | None = None
+        """Serve one batch on this thread, `leader` being the ticket that has the lead.
 
+        Others wait for the batch, so an interrupt (Ctrl-C) is kept until it is served and the lead is passed on.
+        """
+        turn = _Turn()
+        interrupt: BaseException | None = None
+        while not turn.over:
+            try:
+                self._serve(leader, turn)
+            except Exception:
+                raise
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+        if turn.failure is not None and not isinstance(turn.failure, Exception):
+            raise turn.failure
+        if turn.committed:
+            try:
+                self._after_batch()
+            except Exception as error:
+                _log.warning("background work could not be started: %s", error)
+
+    def _serve(self, leader: _Ticket[Any], turn: _Turn) -> None:
+        """Take what waits, run it, pass the lead on, answer. Interrupted, it goes on where it was."""
+        if turn.tickets is None:
+            with self._mutex:
+                if self._leader is not leader:
+                    turn.over = (
+                        True  # its caller gave up before this thread came to it; somebody else was told
+                    )
+                    return
+                # Nothing is called between these two, so that no interrupt finds a ticket in neither or in both.
+                turn.tickets = self._queue[:_MAX_BATCH]
+                del self._queue[:_MAX_BATCH]
+        tickets = turn.tickets
+        if not turn.attempted:
+            turn.attempted = True
+            try:
+                while self._riders and len(turn.riders) < _MAX_BATCH:
+                    turn.riders.append(self._riders.popleft())
+                if tickets or turn.riders:
+                    self._commit(tickets, turn)
+            except BaseException as error:
+                turn.failure = error
+        if not turn.committed and turn.riders:
+            riders, turn.riders = turn.riders, []
+            self._riders.extendleft(reversed(riders))
+        with self._mutex:
+            self._pass_lead(leader)
+        if turn.committed and not turn.synced:
+            try:
+                self._store.sync()
+                turn.synced = True
+            except Exception as error:
+                turn.committed, turn.failure = False, error
+        self._answer(tickets, None if turn.committed else turn.failure)
+        turn.over = True
+
+    def _commit(self, tickets: list[_Ticket[Any]], turn: _Turn) -> None:
         def work(transaction: Transaction) -> None:
             batch = Batch(transaction, self._store.log_id, self._clock.now())
-            for rider in riders:
+            for rider in turn.riders:
                 _, error = batch.attempt(rider)
                 if error is not None:
                     _log.warning("an outcome could not be recorded: %s", error)
             for ticket in tickets:
                 if not ticket.given_up:
-                    ticket.result, ticket.error = batch.attempt(ticket.command)
+                    ticket.result, error = batch.attempt(ticket.command)
+                    known = error is None or isinstance(error, AgentLatticeError)
+                    ticket.error = error if known else _refusal(error)
             batch.finish()
 
         def on_commit() -> None:
-            nonlocal committed
-            committed = True
+            turn.committed = True
 
-        try:
-            with self._mutex:
-                while self._queue and len(tickets) < _MAX_BATCH:
-                    tickets.append(self._queue.popleft())
-            while self._riders and len(riders) < _MAX_BATCH:
-                riders.append(self._riders.popleft())
-            if tickets or riders:
-                self._store.transact(work, on_commit)
-        except BaseException as error:
-            failure = error
-            if not committed:
-                self._riders.extendleft(reversed(riders))
-        finally:
-            with self._mutex:
-                self._pass_lead(leader)
-        try:
-            if committed:
-                self._store.sync()
-        except BaseException as error:
-            committed, failure = False, error
-        self._answer(tickets, None if committed else failure)
-        if failure is not None and not isinstance(failure, Exception):
-            raise failure
-        if committed:
-            self._after_batch()
+        self._store.transact(work, on_commit)
 
     def _answer(self, tickets: list[_Ticket[Any]], failure: BaseException | None) -> None:
         with self._mutex:
@@ -242,10 +307,12 @@ class Sequencer:
                 ticket.done = True
         loops: dict[asyncio.AbstractEventLoop, list[_Ticket[Any]]] = {}
         for ticket in tickets:
+            # Taken before it is released, so that nobody is told twice.
+            signal, ticket.signal = ticket.signal, None
+            if signal is not None:
+                signal.release()
             if ticket.given_up:
                 _abandon(ticket)
-            elif ticket.signal is not None:
-                ticket.signal.release()
             elif ticket.loop is not None:
                 loops.setdefault(ticket.loop, []).append(ticket)
         for loop, answered in loops.items():
@@ -273,7 +340,10 @@ def _deliver(tickets: list[_Ticket[Any]]) -> None:
 
 def _abandon(ticket: _Ticket[Any]) -> None:
     if ticket.error is None and ticket.result is not None and ticket.abandoned is not None:
-        ticket.abandoned(ticket.result)
+        try:
+            ticket.abandoned(ticket.result)
+        except Exception as error:  # others wait for this thread, and the one this is for is gone
+            _log.warning("an admission nobody waits for could not be taken back: %s", error)
 
 
 def _refusal(failure: BaseException) -> BaseException:
@@ -281,6 +351,8 @@ def _refusal(failure: BaseException) -> BaseException:
     if isinstance(failure, AgentLatticeError):
         return copy.copy(failure)
     why = str(failure) if isinstance(failure, Exception) else "the process was interrupted"
-    error = NotRecordedError(f"the action could not be recorded: {why}")
+    error = NotRecordedError(
+        f"the action could not be recorded: {why or 'the state is not what the log makes of it; verify it'}"
+    )
     error.__cause__ = failure
     return error

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from functools import partial
 
 __all__ = ["Board"]
 
@@ -46,6 +47,8 @@ class Board:
             for word in range(_POISONED + 1):
                 self._words[word] = 0
         fcntl.flock(self._file, fcntl.LOCK_SH)
+        # Lets the next one sync, or see that it need not. Not a method, at whose start an interrupt could keep it.
+        self.unlock = partial(fcntl.flock, self._sync_file, fcntl.LOCK_UN)
 
     @property
     def begun(self) -> int:
@@ -94,12 +97,8 @@ class Board:
         self._words[_POISONED] = 1
 
     def lock(self) -> None:
-        """Take the lock of whoever syncs."""
+        """Take the lock of whoever syncs, inside of the `try` whose `finally` calls `unlock`."""
         fcntl.flock(self._sync_file, fcntl.LOCK_EX)
-
-    def unlock(self) -> None:
-        """Let the next one sync, or see that it need not."""
-        fcntl.flock(self._sync_file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Give everything back."""

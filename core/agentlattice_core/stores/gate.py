@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+from functools import partial
 
 __all__ = ["ProcessGate"]
 
 
 class ProcessGate:
-    """The lock between processes. Not a lock between threads: its owner holds one of its own around it."""
+    """The lock between processes. Not a lock between threads: its owner holds one of its own around it.
+
+    Enter it inside of the `try` whose `finally` leaves it: leaving one that was not entered does nothing.
+    """
 
     def __init__(self, path: str) -> None:
         self._turnstile = os.open(f"{path}-turnstile", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -25,16 +29,16 @@ class ProcessGate:
         except BaseException:
             os.close(self._turnstile)
             raise
+        # Not a method, at whose start an interrupt could keep the gate locked.
+        self.leave = partial(fcntl.flock, self._gate, fcntl.LOCK_UN)
 
-    def __enter__(self) -> None:
-        fcntl.flock(self._turnstile, fcntl.LOCK_EX)
+    def enter(self) -> None:
+        """Wait for the gate and hold it."""
         try:
+            fcntl.flock(self._turnstile, fcntl.LOCK_EX)
             fcntl.flock(self._gate, fcntl.LOCK_EX)
         finally:
             fcntl.flock(self._turnstile, fcntl.LOCK_UN)
-
-    def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._gate, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Give the files back; the gate cannot be used afterwards."""

@@ -11,7 +11,7 @@
 | `agent` | name | id, tags, grants, owner |
 | `agent_id` | id | the agent's name |
 | `policy` | part id | version, digest, pattern, who published it and in which entry; `removed` once it is gone |
-| `policies` | `set` | the entry of the last change to any part, by which compiled sets are told apart |
+| `policies` | `set` | the entry of the last change to any part and the digest over all, to tell compiled sets apart |
 | `source` | name of a policy file | the digest of what was applied from it last |
 | `action` | agent id / index | type, status, claim, charges and whether they are held, settled or released, outcome |
 | `event` | agent id / event id | the index of the action it names |
@@ -132,7 +132,7 @@ def _policy(
     event = data["event"]
     if event == "applied":
         writes.put("source", data["source"], {"digest": data["digest"], "at": at})
-        writes.put("policies", "set", {"entry": index})
+        writes.put("policies", "set", {"entry": index, "digest": data["set"]})
         return
     before = writes.get("policy", data["part"])
     writes.put(

@@ -67,6 +67,8 @@ def create_or_migrate(connection: apsw.Connection, path: str, new_log_id: Callab
                 )
             connection.pragma("application_id", APPLICATION_ID)
             connection.pragma("user_version", SCHEMA_VERSION)
-    ((log_id,),) = connection.execute("SELECT log_id FROM head")
-    assert isinstance(log_id, str)
+    head = connection.execute("SELECT log_id FROM head").fetchone()
+    if head is None:
+        raise StoreError(f"`{path}` has lost the head of its log; restore it from a copy")
+    log_id: str = head[0]
     return log_id

@@ -7,6 +7,7 @@
   after it, so neither ever holds less than what was answered (docs/adr/0004-sqlite-durability.md).
 - A reader syncs first when it sees entries that nobody has made durable yet.
 - A failed sync is final: the kernel may have dropped the pages, so the store refuses everything until it is reopened.
+- A file that was removed or replaced while it was open is noticed before the next commit and refused.
 - The write-ahead log is moved into the database inside the gate, so that it starts afresh and stays small.
 - Forking: connections are closed before a fork and opened again on first use, in parent and child, because a connection
   carried across a fork corrupts locks. A fork that Python did not announce is noticed by the process id and refused.
@@ -16,6 +17,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import weakref
@@ -30,7 +32,7 @@ import orjson
 from agentlattice_core.audit.entry import Head, SealedEntry
 from agentlattice_core.audit.merkle import Frontier
 from agentlattice_core.audit.tiles import tiles_completed_by
-from agentlattice_core.errors import NotRecordedError, StoreError
+from agentlattice_core.errors import AuditError, NotRecordedError, StoreError
 from agentlattice_core.stores.base import Document, Row, StateKey, Store, Transaction, encode
 from agentlattice_core.stores.board import Board
 from agentlattice_core.stores.gate import ProcessGate
@@ -45,6 +47,8 @@ _CHECKPOINT_PAGES = 1000
 _CACHED_DOCUMENTS = 20_000
 _IDLE_READERS = 4
 _FORK_PATIENCE = 10.0  # seconds a fork waits for reads in progress
+
+_FAILED_SYNCS = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
 
 Fsync = Callable[[int], None]
 
@@ -73,7 +77,8 @@ class SQLiteStore(Store):
         self._fsync = fsync or _fdatasync
         self._write_lock = threading.RLock()
         self._sync_lock = threading.Lock()
-        self._pool = threading.Condition()
+        self._pool_lock = threading.Lock()
+        self._pool = threading.Condition(self._pool_lock)
         self._idle: list[apsw.Connection] = []
         self._reading = 0
         self._writer: apsw.Connection | None = None
@@ -88,6 +93,7 @@ class SQLiteStore(Store):
         self._openings = 0  # how often a fork had the file closed and opened again
         self._quiescing = False
         self._data_version: tuple[int, int] | None = None
+        self._file: tuple[int, int] | None = None
         self.cache = _Cache()
         with self._write_lock:
             self._open()
@@ -101,20 +107,26 @@ class SQLiteStore(Store):
         if not parent.is_dir():
             raise StoreError(f"cannot open `{self.path}`: there is no directory `{parent}`")
         try:
-            # Created here and not by SQLite, so that nobody else may read it; the files beside it inherit the mode.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._create()
             self._gate = ProcessGate(self.path)
-            with self._gate:
+            try:
+                self._gate.enter()
                 self._board = Board(self.path)
                 self._writer = self._connect()
+                self._file = _identity(self.path)
                 self.log_id = create_or_migrate(self._writer, self.path, self._new_log_id)
                 self._writer.set_wal_hook(self._committed_pages)
                 self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
                 # What a process that is gone had committed was perhaps never synced.
                 self._fsync(self._wal)
                 number, _ = self._board.written
-                with _SyncTurn(self._board):
+                try:
+                    self._board.lock()
                     self._board.settle(number, _SQLiteReader(self._writer).head.size)
+                finally:
+                    self._board.unlock()
+            finally:
+                self._gate.leave()
             directory = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 self._fsync(directory)
@@ -127,6 +139,17 @@ class SQLiteStore(Store):
             if isinstance(error, apsw.Error):
                 raise StoreError(f"cannot open `{self.path}`: {_reason(error)}") from error
             raise
+
+    def _create(self) -> None:
+        """Have a file that nobody else may read; those that SQLite makes beside it inherit its mode.
+
+        One that is there is not opened: closing it again would drop every lock that this process has on it.
+        """
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            if os.path.isdir(self.path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
 
     def _connect(self) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
@@ -157,7 +180,7 @@ class SQLiteStore(Store):
 
     def _release(self) -> None:
         """Close everything that is open. The caller holds the write lock."""
-        with self._pool:
+        with self._pool_lock:
             for connection in self._idle:
                 connection.close()
             self._idle.clear()
@@ -198,6 +221,14 @@ class SQLiteStore(Store):
                 f"`{self.path}` cannot be trusted since {self._broken}; mend the disk and open it again"
             )
 
+    def _check_files(self) -> None:
+        """What is written to a file that has no name any more is lost with this process."""
+        wal = self._wal
+        if _identity(self.path) != self._file or wal is None or os.fstat(wal).st_nlink == 0:
+            raise NotRecordedError(
+                f"`{self.path}` was removed or replaced while it was open; restore it and open it again"
+            )
+
     def close(self) -> None:
         with self._write_lock:
             if self._closed:
@@ -216,11 +247,18 @@ class SQLiteStore(Store):
     def transact(self, work: Callable[[Transaction], T], on_commit: Callable[[], None] | None = None) -> T:
         with self._write_lock:
             connection = self._usable()
-            assert self._gate is not None
+            gate = self._gate
+            assert gate is not None
             try:
-                with self._gate:
+                try:
+                    gate.enter()
+                    self._check_files()
                     return self._transact(connection, work, on_commit)
+                finally:
+                    gate.leave()
             except (apsw.Error, OSError) as error:
+                if getattr(error, "extendedresult", None) in _FAILED_SYNCS:
+                    self._poison(error)
                 raise NotRecordedError(f"`{self.path}` could not be written: {_reason(error)}") from error
 
     def _transact(
@@ -233,22 +271,24 @@ class SQLiteStore(Store):
         assert board is not None
         if self._wal_pages >= _CHECKPOINT_PAGES:
             self._checkpoint(connection)
-        connection.execute("BEGIN IMMEDIATE")
-        transaction = _SQLiteTransaction(connection, self.cache, board.begun)
-        number = board.begin()
+        committing = False
         try:
+            connection.execute("BEGIN IMMEDIATE")
+            transaction = _SQLiteTransaction(connection, self.cache, board.begun)
+            number = board.begin()
             result = work(transaction)
+            committing = True
             connection.execute("COMMIT")
+            self._remember(board, number, transaction, on_commit)
+            return result
         except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            elif not isinstance(error, apsw.Error):
+            elif committing and not isinstance(error, apsw.Error):
                 # Ctrl-C between the commit and here: no error of SQLite's, no open transaction, so the commit stands.
                 self._remember(board, number, transaction, on_commit)
             self.cache.clear()
             raise
-        self._remember(board, number, transaction, on_commit)
-        return result
 
     def _remember(
         self,
@@ -284,10 +324,13 @@ class SQLiteStore(Store):
                 return  # a fork came in between, and synced everything before it closed the file
             if board is None or self._wal is None:
                 raise NotRecordedError(f"`{self.path}` was closed before the disk had everything")
-            with _SyncTurn(board):
+            try:
+                board.lock()
                 self._check_disk()
                 if board.durable < wanted:
                     self._sync(board, self._wal, 0)
+            finally:
+                board.unlock()
 
     def _sync_seen(self, size: int) -> None:
         """Make durable what a reader saw, which may be a commit that its writer did not live to count."""
@@ -295,20 +338,27 @@ class SQLiteStore(Store):
             board = self._board
             if board is None or self._wal is None:
                 raise StoreError(f"`{self.path}` was closed; open it again to use it")
-            with _SyncTurn(board):
+            try:
+                board.lock()
                 self._check_disk()
                 if board.durable_size < size:
                     self._sync(board, self._wal, size)
+            finally:
+                board.unlock()
 
     def _sync(self, board: Board, wal: int, seen: int) -> None:
         number, size = board.written
         try:
             self._fsync(wal)
         except OSError as error:
-            board.poison()
-            self._broken = f"a sync failed: {_reason(error)}"
+            self._poison(error)
             raise NotRecordedError(f"`{self.path}` could not be synced to disk: {_reason(error)}") from error
         board.settle(number, max(size, seen))
+
+    def _poison(self, error: Exception) -> None:
+        if self._board is not None:
+            self._board.poison()
+        self._broken = f"a sync failed: {_reason(error)}"
 
     # Reading
 
@@ -330,7 +380,7 @@ class SQLiteStore(Store):
             self._give_back(connection)
 
     def _borrow(self) -> apsw.Connection:
-        with self._pool:
+        with self._pool_lock:
             usable = self._writer is not None and not self._closed and self._pid == os.getpid()
             if self._idle and usable and not self._quiescing:
                 self._reading += 1
@@ -338,12 +388,12 @@ class SQLiteStore(Store):
         with self._write_lock:
             self._usable()
             connection = self._connect()
-            with self._pool:
+            with self._pool_lock:
                 self._reading += 1
             return connection
 
     def _give_back(self, connection: apsw.Connection) -> None:
-        with self._pool:
+        with self._pool_lock:
             if self._writer is None or len(self._idle) >= _IDLE_READERS:
                 connection.close()
             else:
@@ -354,7 +404,10 @@ class SQLiteStore(Store):
     def changed(self) -> bool:
         with self._write_lock:
             # data_version tells of commits by others only; our own are counted.
-            version = (self._usable().pragma("data_version"), self._written)
+            try:
+                version = (self._usable().pragma("data_version"), self._written)
+            except apsw.Error as error:
+                raise StoreError(f"`{self.path}` could not be read: {_reason(error)}") from error
             changed, self._data_version = version != self._data_version, version
             return changed
 
@@ -362,7 +415,7 @@ class SQLiteStore(Store):
 
     def _before_fork(self) -> None:
         self._write_lock.acquire()
-        with self._pool:
+        with self._pool_lock:
             self._quiescing = True
             quiet = self._pool.wait_for(lambda: self._reading == 0, timeout=_FORK_PATIENCE)
         # Only now, because a read in progress may have to sync what it saw.
@@ -373,8 +426,11 @@ class SQLiteStore(Store):
             return  # the child finds another process id on an open store, and refuses
         if self._wal is not None and self._board is not None and self._broken is None:
             try:
-                with _SyncTurn(self._board):
+                try:
+                    self._board.lock()
                     self._sync(self._board, self._wal, 0)
+                finally:
+                    self._board.unlock()
             except NotRecordedError:
                 pass  # whoever waits for it finds the store broken
         self._release()
@@ -387,19 +443,6 @@ class SQLiteStore(Store):
         self._quiescing = False
         self._sync_lock.release()
         self._write_lock.release()
-
-
-class _SyncTurn:
-    """Holding the sync lock of a board."""
-
-    def __init__(self, board: Board) -> None:
-        self._board = board
-
-    def __enter__(self) -> None:
-        self._board.lock()
-
-    def __exit__(self, *_: object) -> None:
-        self._board.unlock()
 
 
 class _Cache:
@@ -434,14 +477,17 @@ class _SQLiteReader:
         self.head = head if head is not None else self._read_head()
 
     def _read_head(self) -> Head:
-        ((leaf, at, frontier),) = self._connection.execute("SELECT leaf, at, frontier FROM head")
+        row = self._connection.execute("SELECT leaf, at, frontier FROM head").fetchone()
+        if row is None:
+            raise AuditError("the head of the log is missing from the database; restore it from a copy")
+        leaf, at, frontier = row
         return Head(leaf, at, Frontier.from_bytes(frontier))
 
     def get(self, kind: str, key: str) -> Document | None:
         row = self._connection.execute(
             "SELECT value FROM state WHERE kind = ? AND key = ?", (kind, key)
         ).fetchone()
-        return None if row is None else orjson.loads(row[0])
+        return None if row is None else _document(kind, key, row[0])
 
     def scan(
         self,
@@ -461,7 +507,7 @@ class _SQLiteReader:
             values.append(after)
         query = f"SELECT key, value FROM state WHERE {clause} ORDER BY key {order} LIMIT ?"  # noqa: S608 - constants
         for key, value in self._connection.execute(query, (*values, -1 if limit is None else limit)):
-            yield key, orjson.loads(value)
+            yield key, _document(kind, key, value)
 
     def row(self, index: int) -> Row | None:
         return self._connection.execute(f"{_ROWS} WHERE i = ?", (index,)).fetchone()
@@ -510,6 +556,8 @@ class _SQLiteTransaction(_SQLiteReader):
         head: Head,
         writes: Mapping[StateKey, Document | None],
     ) -> None:
+        if not self._connection.in_transaction:  # after some errors SQLite takes everything back by itself
+            raise NotRecordedError("the transaction was taken back because of an earlier error")
         _insert(
             self._connection,
             "INSERT INTO entries (i, body, leaf, salt, payload) VALUES",
@@ -560,6 +608,25 @@ def _insert(connection: apsw.Connection, start: str, end: str, rows: Sequence[tu
         values = [value for row in rows[position : position + count] for value in row]
         connection.execute(f"{start} {places} {end}", values)
         position += count
+
+
+def _document(kind: str, key: str, value: bytes) -> Document:
+    try:
+        document: Document = orjson.loads(value)
+    except ValueError:
+        raise AuditError(
+            f"the stored {kind} `{key}` cannot be read; verify the state against the log"
+        ) from None
+    return document
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file a path leads to now."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _reason(error: Exception) -> str:
