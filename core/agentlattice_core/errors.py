@@ -76,7 +76,7 @@ def _rebuild(
 class AgentLatticeDeniedError(AgentLatticeError):
     """The action may not run.
 
-    `reason` is a denial reason of DESIGN section 4 (`CONDITIONS_DENIED`, `DENIED_BY_REVIEWER`, ...), `policy` the name
+    `reason` is a denial reason (`CONDITIONS_DENIED`, `DENIED_BY_REVIEWER`, ...), `policy` the name
     of the policy that decided, `conditions` every condition that was evaluated, `approval_id` is set when a person
     denied it.
     """

@@ -60,8 +60,8 @@ class Session:
         acts (default: the program's name is never guessed; without it, only an operator's methods work), with what the
         operator says of it: `tags`, `grants` and `owner`. `operator` names the person who decides, with `role` and
         `groups`. In `mode="observe"` everything is decided and recorded, and everything runs. `signing_key` is the file
-        that holds the key which signs the log (default `<path>.key`, made at first use); kept where the agent's
-        process cannot read it, it proves more.
+        that holds the key which signs the log (default `<path>.key`, made at first use); kept apart
+        from the database and its backups, it proves more.
 
         Raises StoreError, PolicyDocumentError, InvalidRequestError.
         """

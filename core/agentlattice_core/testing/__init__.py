@@ -1,4 +1,4 @@
-"""What a test of governed code needs: a clock that is set by hand, and the contract every store must keep."""
+"""What a test of governed code needs: a clock that is set by hand."""
 
 from agentlattice_core.testing.clock import ManualClock
 
