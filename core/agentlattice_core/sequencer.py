@@ -290,8 +290,8 @@ class Sequencer:
             for ticket in tickets:
                 if not ticket.given_up:
                     ticket.result, error = batch.attempt(ticket.command)
-                    known = error is None or isinstance(error, AgentLatticeError)
-                    ticket.error = error if known else _refusal(error)
+                    if error is not None:
+                        ticket.error = error if isinstance(error, AgentLatticeError) else _refusal(error)
             batch.finish()
 
         def on_commit() -> None:

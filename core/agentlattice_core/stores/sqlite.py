@@ -21,22 +21,19 @@ import errno
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import apsw
-import orjson
 
-from agentlattice_core.audit.entry import Head, SealedEntry
-from agentlattice_core.audit.merkle import Frontier
-from agentlattice_core.audit.tiles import tiles_completed_by
-from agentlattice_core.errors import AuditError, NotRecordedError, StoreError
-from agentlattice_core.stores.base import Document, Row, StateKey, Store, Transaction, encode
+from agentlattice_core.errors import NotRecordedError, StoreError
+from agentlattice_core.stores.base import Store, Transaction
 from agentlattice_core.stores.board import Board
 from agentlattice_core.stores.gate import ProcessGate
 from agentlattice_core.stores.schema import APPLICATION_ID, create_or_migrate
+from agentlattice_core.stores.sqlite_transaction import Cache, SQLiteReader, SQLiteTransaction
 
 __all__ = ["SQLiteStore"]
 
@@ -44,7 +41,6 @@ T = TypeVar("T")
 
 _BUSY_TIMEOUT_MS = 10_000  # only a foreign tool that ignores the gate can make a writer wait
 _CHECKPOINT_PAGES = 1000
-_CACHED_DOCUMENTS = 20_000
 _IDLE_READERS = 4
 _FORK_PATIENCE = 10.0  # seconds a fork waits for reads in progress
 
@@ -94,7 +90,7 @@ class SQLiteStore(Store):
         self._quiescing = False
         self._data_version: tuple[int, int] | None = None
         self._file: tuple[int, int] | None = None
-        self.cache = _Cache()
+        self.cache = Cache()
         with self._write_lock:
             self._open()
         _stores.add(self)
@@ -122,7 +118,7 @@ class SQLiteStore(Store):
                 number, _ = self._board.written
                 try:
                     self._board.lock()
-                    self._board.settle(number, _SQLiteReader(self._writer).head.size)
+                    self._board.settle(number, SQLiteReader(self._writer).head.size)
                 finally:
                     self._board.unlock()
             finally:
@@ -272,9 +268,10 @@ class SQLiteStore(Store):
         if self._wal_pages >= _CHECKPOINT_PAGES:
             self._checkpoint(connection)
         committing = False
+        transaction: SQLiteTransaction | None = None
         try:
             connection.execute("BEGIN IMMEDIATE")
-            transaction = _SQLiteTransaction(connection, self.cache, board.begun)
+            transaction = SQLiteTransaction(connection, self.cache, board.begun)
             number = board.begin()
             result = work(transaction)
             committing = True
@@ -282,9 +279,11 @@ class SQLiteStore(Store):
             self._remember(board, number, transaction, on_commit)
             return result
         except BaseException as error:
+            if transaction is not None:
+                transaction.end()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            elif committing and not isinstance(error, apsw.Error):
+            elif transaction is not None and committing and not isinstance(error, apsw.Error):
                 # Ctrl-C between the commit and here: no error of SQLite's, no open transaction, so the commit stands.
                 self._remember(board, number, transaction, on_commit)
             self.cache.clear()
@@ -294,7 +293,7 @@ class SQLiteStore(Store):
         self,
         board: Board,
         number: int,
-        transaction: _SQLiteTransaction,
+        transaction: SQLiteTransaction,
         on_commit: Callable[[], None] | None,
     ) -> None:
         if transaction.erased:
@@ -363,11 +362,12 @@ class SQLiteStore(Store):
     # Reading
 
     @contextmanager
-    def read(self) -> Iterator[_SQLiteReader]:
+    def read(self) -> Iterator[SQLiteReader]:
         connection = self._borrow()
+        reader: SQLiteReader | None = None
         try:
             connection.execute("BEGIN")
-            reader = _SQLiteReader(connection)
+            reader = SQLiteReader(connection)
             board = self._board
             if board is None or reader.head.size > board.durable_size:
                 self._sync_seen(reader.head.size)
@@ -375,6 +375,8 @@ class SQLiteStore(Store):
         except apsw.Error as error:
             raise StoreError(f"`{self.path}` could not be read: {_reason(error)}") from error
         finally:
+            if reader is not None:
+                reader.end()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             self._give_back(connection)
@@ -443,181 +445,6 @@ class SQLiteStore(Store):
         self._quiescing = False
         self._sync_lock.release()
         self._write_lock.release()
-
-
-class _Cache:
-    """The head and state documents as of one commit; worthless as soon as another one was begun."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.number = -1
-        self.head: Head | None = None
-        self.documents: dict[StateKey, Document | None] = {}
-
-    def valid_at(self, begun: int) -> bool:
-        """Whether it still holds; if not, or if it has grown too large, it is emptied."""
-        if self.number == begun and len(self.documents) <= _CACHED_DOCUMENTS:
-            return True
-        self.clear()
-        return False
-
-    def commit(self, number: int, head: Head, writes: Mapping[StateKey, Document | None]) -> None:
-        self.documents.update(writes)
-        self.head = head
-        self.number = number
-
-
-class _SQLiteReader:
-    """Reads on one connection inside one transaction."""
-
-    def __init__(self, connection: apsw.Connection, head: Head | None = None) -> None:
-        self._connection = connection
-        self.head = head if head is not None else self._read_head()
-
-    def _read_head(self) -> Head:
-        row = self._connection.execute("SELECT leaf, at, frontier FROM head").fetchone()
-        if row is None:
-            raise AuditError("the head of the log is missing from the database; restore it from a copy")
-        leaf, at, frontier = row
-        return Head(leaf, at, Frontier.from_bytes(frontier))
-
-    def get(self, kind: str, key: str) -> Document | None:
-        row = self._connection.execute(
-            "SELECT value FROM state WHERE kind = ? AND key = ?", (kind, key)
-        ).fetchone()
-        return None if row is None else _document(kind, key, row[0])
-
-    def scan(
-        self,
-        kind: str,
-        prefix: str = "",
-        *,
-        after: str | None = None,
-        limit: int | None = None,
-        reverse: bool = False,
-    ) -> Iterator[tuple[str, Document]]:
-        # U+10FFFF sorts after every character a key may hold, so this range is the prefix.
-        low, high = prefix, prefix + "\U0010ffff"
-        compare, order = (">=", "ASC") if not reverse else (">=", "DESC")
-        clause, values = f"kind = ? AND key {compare} ? AND key < ?", [kind, low, high]
-        if after is not None:
-            clause += " AND key < ?" if reverse else " AND key > ?"
-            values.append(after)
-        query = f"SELECT key, value FROM state WHERE {clause} ORDER BY key {order} LIMIT ?"  # noqa: S608 - constants
-        for key, value in self._connection.execute(query, (*values, -1 if limit is None else limit)):
-            yield key, _document(kind, key, value)
-
-    def row(self, index: int) -> Row | None:
-        return self._connection.execute(f"{_ROWS} WHERE i = ?", (index,)).fetchone()
-
-    def rows(self, start: int = 0, stop: int | None = None, *, reverse: bool = False) -> Iterator[Row]:
-        end = self.head.size if stop is None else stop
-        order = "DESC" if reverse else "ASC"
-        return self._connection.execute(f"{_ROWS} WHERE i >= ? AND i < ? ORDER BY i {order}", (start, end))
-
-    def leaves(self, start: int, count: int) -> bytes:
-        query = "SELECT leaf FROM entries WHERE i >= ? AND i < ? ORDER BY i"
-        return b"".join(leaf for (leaf,) in self._connection.execute(query, (start, start + count)))
-
-    def tile(self, level: int, index: int) -> bytes | None:
-        row = self._connection.execute(
-            "SELECT hashes FROM tiles WHERE level = ? AND n = ?", (level, index)
-        ).fetchone()
-        return None if row is None else row[0]
-
-    def checkpoints(self) -> Iterator[tuple[int, str]]:
-        return self._connection.execute("SELECT size, note FROM checkpoints ORDER BY size")
-
-    def states(self) -> Iterator[tuple[str, str, bytes]]:
-        return self._connection.execute("SELECT kind, key, value FROM state ORDER BY kind, key")
-
-
-class _SQLiteTransaction(_SQLiteReader):
-    """Reads through the cache, and writes."""
-
-    def __init__(self, connection: apsw.Connection, cache: _Cache, begun: int) -> None:
-        super().__init__(connection, cache.head if cache.valid_at(begun) else None)
-        self._documents = cache.documents
-        self.erased = False
-        self.writes: Mapping[StateKey, Document | None] = {}
-
-    def get(self, kind: str, key: str) -> Document | None:
-        name = (kind, key)
-        if name in self._documents:
-            return self._documents[name]
-        document = self._documents[name] = super().get(kind, key)
-        return document
-
-    def append(
-        self,
-        entries: Sequence[SealedEntry],
-        head: Head,
-        writes: Mapping[StateKey, Document | None],
-    ) -> None:
-        if not self._connection.in_transaction:  # after some errors SQLite takes everything back by itself
-            raise NotRecordedError("the transaction was taken back because of an earlier error")
-        _insert(
-            self._connection,
-            "INSERT INTO entries (i, body, leaf, salt, payload) VALUES",
-            "",
-            entries,
-        )
-        for tile in tiles_completed_by(self.head.size, head.size, self.leaves, self.tile):
-            self._connection.execute(
-                "INSERT INTO tiles (level, n, hashes) VALUES (?, ?, ?) "
-                "ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes",
-                (tile.level, tile.index, tile.hashes),
-            )
-        kept = [(*name, encode(document)) for name, document in writes.items() if document is not None]
-        _insert(
-            self._connection,
-            "INSERT INTO state (kind, key, value) VALUES",
-            "ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value",
-            kept,
-        )
-        for name, document in writes.items():
-            if document is None:
-                self._connection.execute("DELETE FROM state WHERE kind = ? AND key = ?", name)
-        self._connection.execute(
-            "UPDATE head SET leaf = ?, at = ?, frontier = ?", (head.leaf, head.at, head.frontier.to_bytes())
-        )
-        self.head, self.writes = head, writes
-
-    def erase(self, index: int) -> None:
-        self.erased = True
-        self._connection.pragma("secure_delete", 1)
-        self._connection.execute("UPDATE entries SET salt = NULL, payload = NULL WHERE i = ?", (index,))
-
-    def add_checkpoint(self, size: int, note: str) -> None:
-        self._connection.execute("INSERT OR IGNORE INTO checkpoints (size, note) VALUES (?, ?)", (size, note))
-
-
-_ROWS = "SELECT i, body, leaf, salt, payload FROM entries"
-
-
-def _insert(connection: apsw.Connection, start: str, end: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert many rows by few statements: each statement gives the interpreter lock away once, not once per row."""
-    position = 0
-    while position < len(rows):
-        left = len(rows) - position
-        # Few different sizes, so that every statement is found prepared.
-        count = 64 if left >= 64 else 16 if left >= 16 else 4 if left >= 4 else 1
-        places = ",".join([f"({','.join('?' * len(rows[0]))})"] * count)
-        values = [value for row in rows[position : position + count] for value in row]
-        connection.execute(f"{start} {places} {end}", values)
-        position += count
-
-
-def _document(kind: str, key: str, value: bytes) -> Document:
-    try:
-        document: Document = orjson.loads(value)
-    except ValueError:
-        raise AuditError(
-            f"the stored {kind} `{key}` cannot be read; verify the state against the log"
-        ) from None
-    return document
 
 
 def _identity(path: str) -> tuple[int, int] | None:
