@@ -22,6 +22,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -87,9 +88,10 @@ def canonical_arguments(
     if injected and not injected.isdisjoint(members):
         members = {name: value for name, value in members.items() if name not in injected}
     given, encoded = _plain_copy(members, _WHERE)
-    if not _is_model(schema):
+    fields = _fields_of(schema)
+    if fields is None:
         return Arguments(given, given, encoded, hashlib.sha256(encoded).hexdigest())
-    decided, ignored = _validated(schema, given)
+    decided, ignored = _validated(schema, fields, given)
     given_encoded = encoded
     decided, encoded = _plain_copy(decided, _WHERE)
     hidden = _HIDDEN in encoded
@@ -255,37 +257,69 @@ def _name(name: Any, where: str) -> str:
 # --- schema ---------------------------------------------------------------------------------------------------------
 
 
-def _is_model(schema: Any) -> bool:
-    return isinstance(schema, type) and hasattr(schema, "model_validate") and hasattr(schema, "model_fields")
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """What has to be known about a model's fields, as they were when `validator` was built.
+
+    `known` are the top-level member names from which a field may be filled, `computed` the fields whose default is made
+    anew for each call.
+    """
+
+    validator: object
+    known: frozenset[str]
+    computed: tuple[tuple[str, Any], ...]
 
 
-def _validated(model: Any, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+# Asking a model about its fields takes longer than validating with it. Rebuilding a model gives it another validator.
+_FIELDS: WeakKeyDictionary[type, _Fields] = WeakKeyDictionary()
+
+
+def _fields_of(schema: Any) -> _Fields | None:
+    """The fields of `schema`, or None if it is no model class."""
+    if not isinstance(schema, type):
+        return None
+    validator = getattr(schema, "__pydantic_validator__", None)
+    remembered = _FIELDS.get(schema)
+    if remembered is not None and remembered.validator is validator:
+        return remembered
+    if not (hasattr(schema, "model_validate") and hasattr(schema, "model_fields")):
+        return None
+    model: Any = schema
+    computed = [
+        (name, field)
+        for name, field in model.model_fields.items()
+        if getattr(field, "default_factory", None) is not None
+    ]
+    fields = _Fields(validator, _known_names(model), tuple(computed))
+    if validator is not None:
+        _FIELDS[schema] = fields
+    return fields
+
+
+def _validated(model: Any, fields: _Fields, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
         instance = model.model_validate(given)
         decided = instance.model_dump(mode="json")
-        unset = set(model.model_fields) - instance.model_fields_set
+        filled = instance.model_fields_set if fields.computed else ()
     except Exception as error:
         raise InvalidRequestError(f"{_WHERE}: {_problem(error)}") from None
-    for name in unset:
-        if not _same_each_time(model.model_fields[name]):
+    for name, field in fields.computed:
+        if name not in filled and not _same_each_time(field.default_factory):
             decided.pop(name, None)
-    known = _known_names(model)
+    if fields.known.issuperset(given):
+        return decided, ()
     extra = getattr(instance, "model_extra", None) or {}
-    ignored = tuple(sorted(name for name in given if name not in known and name not in extra))
-    return decided, ignored
+    return decided, tuple(sorted(name for name in given if name not in fields.known and name not in extra))
 
 
-def _same_each_time(field: Any) -> bool:
-    factory = getattr(field, "default_factory", None)
-    if factory is None:
-        return True
+def _same_each_time(factory: Callable[[], Any]) -> bool:
     try:
         return bool(factory() == factory())
     except Exception:
         return False
 
 
-def _known_names(model: Any) -> set[str]:
+def _known_names(model: Any) -> frozenset[str]:
     """Every top-level member name from which `model` may fill a field."""
     names = set(model.model_fields)
     for field in model.model_fields.values():
@@ -294,7 +328,7 @@ def _known_names(model: Any) -> set[str]:
                 first = getattr(choice, "path", [choice])[0]
                 if isinstance(first, str):
                     names.add(first)
-    return names
+    return frozenset(names)
 
 
 def _problem(error: Exception) -> str:
