@@ -90,14 +90,15 @@ def hosted_calls(messages: Sequence[BaseMessage]) -> Iterator[tuple[str, Mapping
                 )
 
 
-def _tool_lists(request: ModelRequest[Any]) -> Iterator[Sequence[Any]]:
-    yield request.tools
+def _tool_lists(request: ModelRequest[Any]) -> list[Sequence[Any]]:
+    lists: list[Sequence[Any]] = [request.tools]
     bound_in_settings = request.model_settings.get("tools")
     if _is_list(bound_in_settings):
-        yield bound_in_settings
+        lists.append(bound_in_settings)
     model: Any = request.model
     if isinstance(model, RunnableBinding) and _is_list(model.kwargs.get("tools")):
-        yield model.kwargs["tools"]
+        lists.append(model.kwargs["tools"])
+    return lists
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[Any]]:

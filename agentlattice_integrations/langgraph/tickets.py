@@ -55,10 +55,11 @@ class Ticket:
         return self.permit.covers(arguments)
 
     def __enter__(self) -> Ticket:
-        if self in current_tickets():
+        innermost = _INNERMOST.get()
+        if innermost is self or (innermost is not None and self in current_tickets()):
             self._nested += 1  # the tool takes a ticket that whoever decided still holds further out
         else:
-            self.outer = _INNERMOST.get()
+            self.outer = innermost
             _INNERMOST.set(self)
         return self
 

@@ -61,7 +61,7 @@ def governed_copy(tool: _ToolT, gate: CallGate) -> _ToolT:
     for name in ("func", "coroutine"):
         function = origin.__dict__.get(name)
         if function is not None:
-            copy.__dict__[name] = _guarded(function, governance)
+            copy.__dict__[name] = _with_signature(_guarded(function, governance))
     return copy
 
 
@@ -112,6 +112,7 @@ class _Governance:
 
     def take_sync(
         self,
+        facts: ToolFacts,
         arguments: Mapping[str, Any],
         call_id: str | None,
         config: RunnableConfig | None,
@@ -124,7 +125,8 @@ class _Governance:
         schema's aliases and coercion.
         """
         tickets = Tickets()
-        facts = self._facts(direct)
+        if direct:
+            facts = replace(facts, schema=None)
         for guard in self.gates:
             subject = guard.subject
             given = None if direct else guard.gate.take(subject, arguments)
@@ -136,6 +138,7 @@ class _Governance:
 
     async def take(
         self,
+        facts: ToolFacts,
         arguments: Mapping[str, Any],
         call_id: str | None,
         config: RunnableConfig | None,
@@ -144,7 +147,8 @@ class _Governance:
     ) -> Tickets | Denial:
         """As `take_sync`."""
         tickets = Tickets()
-        facts = self._facts(direct)
+        if direct:
+            facts = replace(facts, schema=None)
         for guard in self.gates:
             subject = guard.subject
             given = None if direct else guard.gate.take(subject, arguments)
@@ -153,10 +157,6 @@ class _Governance:
                 return tickets.void(answer)
             tickets.append(answer)
         return tickets
-
-    def _facts(self, direct: bool) -> ToolFacts:
-        facts = facts_of(self.origin)
-        return replace(facts, schema=None) if direct else facts
 
     def enter(self) -> bool:
         """Whether it is the tool that calls the function inside it: then every gate has a ticket for it, good once."""
@@ -243,9 +243,10 @@ def _run(base: type[BaseTool]) -> Callable[..., Any]:
     @functools.wraps(original)
     def run(self: BaseTool, tool_input: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         governance = _of(self)
-        arguments = facts_of(governance.origin).model_arguments(tool_input)
+        facts = facts_of(governance.origin)
+        arguments = facts.model_arguments(tool_input)
         call_id = kwargs.get("tool_call_id")
-        tickets = governance.take_sync(arguments, call_id, kwargs.get("config"))
+        tickets = governance.take_sync(facts, arguments, call_id, kwargs.get("config"))
         if isinstance(tickets, Denial):
             return _denied_output(tickets, self.name, call_id)
         with tickets.take("running"):
@@ -266,9 +267,10 @@ def _arun(base: type[BaseTool]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def arun(self: BaseTool, tool_input: str | dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         governance = _of(self)
-        arguments = facts_of(governance.origin).model_arguments(tool_input)
+        facts = facts_of(governance.origin)
+        arguments = facts.model_arguments(tool_input)
         call_id = kwargs.get("tool_call_id")
-        tickets = await governance.take(arguments, call_id, kwargs.get("config"))
+        tickets = await governance.take(facts, arguments, call_id, kwargs.get("config"))
         if isinstance(tickets, Denial):
             return _denied_output(tickets, self.name, call_id)
         with tickets.take("running"):
@@ -303,8 +305,9 @@ def _guarded(function: Callable[..., Any], governance: _Governance) -> Callable[
         async def aguarded(*args: Any, **kwargs: Any) -> Any:
             if governance.enter():
                 return await function(*args, **kwargs)
-            arguments = _bound(function, args, kwargs, governance)
-            with _permitted(await governance.take(arguments, None, None, direct=True)) as tickets:
+            facts = facts_of(governance.origin)
+            arguments = _bound(function, args, kwargs, facts)
+            with _permitted(await governance.take(facts, arguments, None, None, direct=True)) as tickets:
                 try:
                     output = await function(*args, **kwargs)
                 except BaseException as error:
@@ -319,8 +322,9 @@ def _guarded(function: Callable[..., Any], governance: _Governance) -> Callable[
     def guarded(*args: Any, **kwargs: Any) -> Any:
         if governance.enter():
             return function(*args, **kwargs)
-        arguments = _bound(function, args, kwargs, governance)
-        with _permitted(governance.take_sync(arguments, None, None, direct=True)) as tickets:
+        facts = facts_of(governance.origin)
+        arguments = _bound(function, args, kwargs, facts)
+        with _permitted(governance.take_sync(facts, arguments, None, None, direct=True)) as tickets:
             try:
                 output = function(*args, **kwargs)
             except BaseException as error:
@@ -330,6 +334,15 @@ def _guarded(function: Callable[..., Any], governance: _Governance) -> Callable[
         return output
 
     return guarded
+
+
+def _with_signature(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, carrying its signature: LangChain asks for it in every run, and a wrapper's is slow to work out."""
+    try:
+        function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        pass  # a callable without one; LangChain is told so by whoever it asks
+    return function
 
 
 def _guarded_method(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -362,7 +375,7 @@ def _permitted(answer: Tickets | Denial) -> Tickets:
 
 
 def _bound(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], governance: _Governance
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], facts: ToolFacts
 ) -> dict[str, Any]:
     """The arguments of a direct call by name. Raises TypeError where the function itself would."""
     bound = inspect.signature(function).bind(*args, **kwargs)
@@ -375,5 +388,5 @@ def _bound(
             found[name] = list(value)
         else:
             found[name] = value
-    hidden = facts_of(governance.origin).injected | _NOT_ARGUMENTS
+    hidden = facts.injected | _NOT_ARGUMENTS
     return {name: value for name, value in found.items() if name not in hidden}

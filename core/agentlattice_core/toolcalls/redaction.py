@@ -207,7 +207,7 @@ class Redactor:
         if (
             self._hints is None
             or not encoded.isascii()
-            or any(hint in encoded for hint in self._hints)
+            or (self._hints and any(hint in encoded for hint in self._hints))
             or _SUSPECT.search(encoded) is not None
         ):
             return self.redact(value)
