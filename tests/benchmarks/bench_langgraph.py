@@ -1,12 +1,16 @@
 """What governance adds to one tool call in LangGraph, as governed minus bare, measured in pairs.
 
 - `own`: with a client that answers at once, in processor time, so that what is left is our own work.
+- An agent with any middleware takes longer than one without, whatever the middleware does: `empty middleware` is that
+  share. Our own time is therefore measured beside an agent with an empty middleware; `with the framework's share` is
+  the same agent beside one without.
 - `durable`: with a real client on a file, in elapsed time, the write to the disk included.
 - Each pair runs the same tool node or agent with and without governance, alternating; the median difference counts.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import statistics
 import time
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -44,6 +49,16 @@ class _InstantClient:
 
     def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
         """Nothing is recorded."""
+
+
+class _EmptyMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Stands where governance stands, and only passes on."""
+
+    def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(request)
+
+    def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(request)
 
 
 @tool
@@ -91,6 +106,8 @@ def _paired(
     for _ in range(20):
         bare()
         governed()
+    gc.collect()
+    gc.freeze()  # what the frameworks loaded is not looked through again in the middle of a measurement
     differences, plain = [], []
     for number in range(rounds):
         order = (bare, governed) if number % 2 else (governed, bare)
@@ -126,8 +143,18 @@ def measure(directory: Path, *, rounds: int = 400) -> dict[str, Mapping[str, flo
                 _agent(), _agent(tools=[govern_tool(write, client)]), rounds, clock
             )
             found[f"middleware in create_agent, {kind}"] = _paired(
-                _agent(), _agent(middleware=[GovernanceMiddleware(client)]), rounds, clock
+                _agent(middleware=[_EmptyMiddleware()]),
+                _agent(middleware=[GovernanceMiddleware(client)]),
+                rounds,
+                clock,
             )
+        instant, processor_time = clients["own"]
+        found["empty middleware in create_agent"] = _paired(
+            _agent(), _agent(middleware=[_EmptyMiddleware()]), rounds, processor_time
+        )
+        found["middleware in create_agent, with the framework's share"] = _paired(
+            _agent(), _agent(middleware=[GovernanceMiddleware(instant)]), rounds, processor_time
+        )
     return found
 
 

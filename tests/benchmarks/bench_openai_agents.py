@@ -9,10 +9,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +86,10 @@ class _Model(Model):
         raise NotImplementedError("the benchmark does not stream")
 
 
-def _runner(agent: Agent[Any], traced: bool) -> Callable[[], Any]:
+def _runner(agent: Agent[Any], traced: bool, loop: asyncio.AbstractEventLoop) -> Callable[[], Any]:
+    # One loop for all runs, as in a service: `asyncio.run` around each of them writes out the whole result in passing.
     config = RunConfig(tracing_disabled=not traced)
-    return lambda: asyncio.run(Runner.run(agent, "go", max_turns=_CALLS + 2, run_config=config))
+    return lambda: loop.run_until_complete(Runner.run(agent, "go", max_turns=_CALLS + 2, run_config=config))
 
 
 def _paired(
@@ -95,6 +98,8 @@ def _paired(
     for _ in range(5):
         bare()
         governed()
+    gc.collect()
+    gc.freeze()  # what the frameworks loaded is not looked through again in the middle of a measurement
     differences, plain = [], []
     for number in range(rounds):
         order = (bare, governed) if number % 2 else (governed, bare)
@@ -118,7 +123,10 @@ def measure(directory: Path, *, rounds: int = 100) -> dict[str, Mapping[str, flo
     policies = directory / "policies.yaml"
     policies.write_text(_POLICY, encoding="utf-8")
     found: dict[str, Mapping[str, float]] = {}
-    with AgentLattice.embedded(directory / "governance.db", policies=policies, agent="benchmark") as durable:
+    with (
+        closing(asyncio.new_event_loop()) as loop,
+        AgentLattice.embedded(directory / "governance.db", policies=policies, agent="benchmark") as durable,
+    ):
         clients: dict[str, tuple[Any, Callable[[], float]]] = {
             "own": (_InstantClient(), time.process_time),
             "durable": (durable, time.perf_counter),
@@ -129,7 +137,7 @@ def measure(directory: Path, *, rounds: int = 100) -> dict[str, Mapping[str, flo
                 governed = govern(Agent(name="governed", tools=[write], model=_Model(at_once)), client)
                 name = f"{'ten calls at once' if at_once else 'one call after the other'}"
                 found[f"{name}{', traced' if traced else ''}, {kind}"] = _paired(
-                    _runner(bare, traced), _runner(governed, traced), rounds, clock
+                    _runner(bare, traced, loop), _runner(governed, traced, loop), rounds, clock
                 )
     return found
 
