@@ -123,7 +123,7 @@ def can_i(
         action = Action.build(action_type, ActionOptions(**fields))
         with looking(settings) as look:
             _check_registered(look, name)
-            answer = introspection.can_i(look.policies, look.reader, name, action, look.now)
+            answer = introspection.can_i(look.policies, look.reader, name, action, look.at)
             note_unapplied(look, settings)
         _show_dry_run(Output(json=json), answer)
     if not answer.allowed:

@@ -42,7 +42,7 @@ def list_pending(db: options.Db = None, json: options.Json = False) -> None:
     from agentlattice_core import approvals
 
     with looking(resolve({"db": db})) as look:
-        found = approvals.pending(look.reader, look.now)
+        found = approvals.pending(look.reader, look.at)
     out = Output(json=json)
     if json:
         out.document({"approvals": found})
@@ -126,11 +126,10 @@ def _settings(
 def _read(settings: Settings, approval_id: str) -> ApprovalRequest:
     from agentlattice_cli.opening import looking
     from agentlattice_core import approvals
-    from agentlattice_core.clock import format_time
 
     with looking(settings) as look:
         request = approvals.approval_request(look.reader, approval_id)
-    if request.status == "pending" and request.timeout_at <= format_time(look.now):
+    if request.status == "pending" and request.timeout_at <= look.at:
         request.status = "timed_out"  # whether anything has recorded it yet or not
     return request
 

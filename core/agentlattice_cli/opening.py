@@ -17,7 +17,7 @@ from pathlib import Path
 from agentlattice_cli.output import note
 from agentlattice_cli.settings import Settings
 from agentlattice_core.client import AgentLattice
-from agentlattice_core.clock import SystemClock
+from agentlattice_core.clock import SystemClock, format_time, parse_time, time_of_log
 from agentlattice_core.engine import Engine, open_engine, release
 from agentlattice_core.errors import AgentLatticeError, StoreError
 from agentlattice_core.policies import Policies
@@ -42,6 +42,11 @@ class Look:
     policies: Policies
     now: datetime
 
+    @property
+    def at(self) -> str:
+        """The stamp that an entry would get now."""
+        return format_time(self.now)
+
 
 @contextmanager
 def looking(settings: Settings) -> Iterator[Look]:
@@ -51,7 +56,8 @@ def looking(settings: Settings) -> Iterator[Look]:
     store = SQLiteStore(settings.db, new_log_id=_no_new_log)
     try:
         with store.read() as reader:
-            yield Look(store.log_id, reader, Policies(), SystemClock().now())
+            now = parse_time(time_of_log(SystemClock(), reader.head.at))
+            yield Look(store.log_id, reader, Policies(), now)
     finally:
         store.close()
 

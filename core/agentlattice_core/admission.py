@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from agentlattice_core import deadlines
 from agentlattice_core.actions import Action, check_json
 from agentlattice_core.agents import agent_facts
 from agentlattice_core.batch import Batch
@@ -105,10 +106,16 @@ def execute(policies: Policies, batch: Batch, caller: Caller, action: Action) ->
         known = batch.get("event", event_key(agent.id, action.event_id))
         if known is not None:
             return _replay(batch, agent.id, known["entry"], action)
-    decision = policies.at(batch).decide(
-        Facts(action, agent, batch.now, _usage(batch), policies.registries(batch))
-    )
-    return _record(batch, caller, agent.id, action, decision)
+    facts = Facts(action, agent, batch.now, _usage(batch), policies.registries(batch))
+    return _record(batch, caller, agent.id, action, _decide(policies, batch, facts))
+
+
+def _decide(policies: Policies, batch: Batch, facts: Facts) -> Decision:
+    """Decide; if a cap was in the way, again without what requests hold whose deadline has passed."""
+    decision = policies.at(batch).decide(facts)
+    if any(rule.type == "DAILY_CAP" for rule in decision.rules) and deadlines.expire(batch):
+        decision = policies.at(batch).decide(facts)
+    return decision
 
 
 def refuse(batch: Batch, caller: Caller, action_type: str, reason: str, message: str) -> ActionResult:
@@ -340,14 +347,16 @@ def claim(policies: Policies, batch: Batch, caller: Caller, audit_event_id: str)
         else {}
     )
     used = _usage(batch)
-    decision = policies.at(batch).decide(
+    decision = _decide(
+        policies,
+        batch,
         Facts(
             action,
             agent_facts(batch, caller.agent),
             batch.now,
             lambda key: used(key) - held.get(key, _ZERO),
             policies.registries(batch),
-        )
+        ),
     )
     data = {**reference, "event": "started"}
     _describe(data, decision)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from agentlattice_core.batch import Batch
 from agentlattice_core.errors import InvalidRequestError, NotFoundError
-from agentlattice_core.principals import AgentFacts
+from agentlattice_core.principals import AgentFacts, Operator, Role
 from agentlattice_core.stores.base import Document
 
-__all__ = ["agent_facts", "check_name", "register"]
+__all__ = ["agent_facts", "check_name", "check_names", "operator_named", "register"]
 
 
 class _State(Protocol):
@@ -32,6 +32,22 @@ def check_name(name: Any, what: str) -> str:
     ):
         raise InvalidRequestError(f"{what} `{name!s:.80}` must be 1 to 200 printable characters")
     return name
+
+
+def check_names(names: Iterable[str], what: str) -> frozenset[str]:
+    """`names` if each can name something. Raises InvalidRequestError, also for a single text, whose letters they are
+    not.
+    """
+    if isinstance(names, str):
+        raise InvalidRequestError(f"{what} `{names:.80}` must be a list of names, not one text")
+    return frozenset(check_name(name, what) for name in names)
+
+
+def operator_named(name: str, role: Role, groups: Iterable[str]) -> Operator:
+    """The operator of that name. Raises InvalidRequestError."""
+    if role not in get_args(Role):
+        raise InvalidRequestError(f"role `{role!s:.80}` must be one of {', '.join(get_args(Role))}")
+    return Operator(check_name(name, "operator"), role, check_names(groups, "groups"))
 
 
 def agent_facts(state: _State, name: str) -> AgentFacts:
@@ -56,9 +72,9 @@ def register(
     before = known or {"id": f"agt_{os.urandom(10).hex()}", "tags": [], "grants": [], "owner": None}
     after = {
         "id": before["id"],
-        "tags": sorted(set(tags)) if tags is not None else before["tags"],
-        "grants": sorted(set(grants)) if grants is not None else before["grants"],
-        "owner": owner if owner is not None else before["owner"],
+        "tags": sorted(check_names(tags, "tags")) if tags is not None else before["tags"],
+        "grants": sorted(check_names(grants, "grants")) if grants is not None else before["grants"],
+        "owner": check_name(owner, "owner") if owner is not None else before["owner"],
     }
     if known is None or any(known[member] != value for member, value in after.items()):
         data = {"agent": name, "agent_id": after["id"], "tags": after["tags"], "grants": after["grants"]}

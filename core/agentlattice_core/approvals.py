@@ -10,6 +10,7 @@
 
 Everything else is refused with IllegalTransitionError and changes nothing.
 
+- Who approved and thinks better of it may still deny while the request is pending.
 - A decision committed at or after `timeout_at` does not count, even if nothing has recorded the timeout yet.
 - Where approvers are listed, only they count, administrators included. `user:` names a person, `group:` anyone in it.
 - Segregation of duties: the requesting agent never decides, nor does the person who owns it.
@@ -21,20 +22,20 @@ Everything else is refused with IllegalTransitionError and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
 
 from agentlattice_core.admission import Caller, stored_action
 from agentlattice_core.batch import Batch
-from agentlattice_core.clock import format_time, parse_time
+from agentlattice_core.clock import parse_time
+from agentlattice_core.deadlines import resolution
 from agentlattice_core.errors import ForbiddenError, IllegalTransitionError, NotFoundError
 from agentlattice_core.principals import Operator
 from agentlattice_core.results import ApprovalRequest, ConditionResult, RuleResult
 from agentlattice_core.stores.base import Document, Row
 
-__all__ = ["approval_request", "cancel", "decide", "expire", "operator_identity", "pending"]
+__all__ = ["approval_request", "cancel", "decide", "operator_identity", "pending"]
 
 
 class _State(Protocol):
@@ -67,6 +68,10 @@ def decide(
             f"approval `{approval_id}` timed out at {approval['timeout_at']}, so it can no longer be decided"
         )
     _check_operator(batch, operator, approval_id, approval)
+    if approve and any(vote["by"] == operator.name for vote in approval["votes"]):
+        raise IllegalTransitionError(
+            f"`{operator.name}` has approved `{approval_id}` already; another approver is needed"
+        )
     row = batch.row(approval["entry"])
     assert row is not None
     if digest is not None and digest != row[2].hex():
@@ -107,28 +112,13 @@ def cancel(batch: Batch, caller: Caller, audit_event_id: str, reason: str | None
         raise IllegalTransitionError(_already(approval_id, approval), {"status": approval["status"]})
     who = {"agent": caller.agent, "agent_id": agent_id, "established": caller.established}
     payload = orjson.dumps({"reason": reason}) if reason else None
-    batch.record("approval", who, _resolution(approval_id, approval, "cancelled"), payload=payload)
+    batch.record("approval", who, resolution(approval_id, approval, "cancelled"), payload=payload)
 
 
-def expire(batch: Batch) -> list[str]:
-    """Record the timeout of every request whose deadline has passed. Returns their ids."""
-    expired = []
-    for key, _ in batch.scan("pending"):
-        deadline, approval_id = key.split("/", 1)
-        if deadline > batch.at:
-            break
-        approval = _known(batch, approval_id)
-        batch.record("approval", {"system": "deadline"}, _resolution(approval_id, approval, "timed_out"))
-        expired.append(approval_id)
-    return expired
-
-
-def pending(state: _State, now: datetime) -> list[ApprovalRequest]:
-    """What waits for a person at `now`, the nearest deadline first."""
+def pending(state: _State, at: str) -> list[ApprovalRequest]:
+    """What waits for a person at the time `at` of the log, the nearest deadline first."""
     keys = [key.split("/", 1) for key, _ in state.scan("pending")]
-    return [
-        approval_request(state, approval_id) for deadline, approval_id in keys if deadline > format_time(now)
-    ]
+    return [approval_request(state, approval_id) for deadline, approval_id in keys if deadline > at]
 
 
 def approval_request(state: _State, approval_id: str) -> ApprovalRequest:
@@ -193,10 +183,6 @@ def _check_operator(batch: Batch, operator: Operator, approval_id: str, approval
         raise ForbiddenError(
             f"`{operator.name}` owns the agent `{approval['agent']}` that asks, so somebody else must decide"
         )
-    if any(vote["by"] == operator.name for vote in approval["votes"]):
-        raise IllegalTransitionError(
-            f"`{operator.name}` has approved `{approval_id}` already; another approver is needed"
-        )
     listed = [one["approvers"] for one in approval["sets"] if one["approvers"]]
     if listed and not any(
         _matches(name, operator.name, operator.groups) for names in listed for name in names
@@ -213,11 +199,8 @@ def _matches(approver: str, name: str, groups: Any) -> bool:
 def _satisfied(sets: list[Document], votes: list[Document]) -> bool:
     for one in sets:
         approvers, quorum = one["approvers"], one["quorum"]
-        if quorum == "all":
-            # Each entry of the set must be met by somebody, and nobody meets a group for a colleague named beside it.
-            if not all(any(_matches(a, vote["by"], vote["groups"]) for vote in votes) for a in approvers):
-                return False
-            if len({vote["by"] for vote in votes}) < len(approvers):
+        if quorum == "all" and approvers:
+            if not _each_met(list(dict.fromkeys(approvers)), votes):
                 return False
         else:
             counting = {
@@ -225,21 +208,29 @@ def _satisfied(sets: list[Document], votes: list[Document]) -> bool:
                 for vote in votes
                 if not approvers or any(_matches(a, vote["by"], vote["groups"]) for a in approvers)
             }
-            if len(counting) < quorum:
+            if len(counting) < (1 if quorum == "all" else quorum):
                 return False
     return True
 
 
-def _resolution(approval_id: str, approval: Document, event: str) -> dict[str, Any]:
-    return {
-        "approval": approval_id,
-        "event": event,
-        "action": approval["action"],
-        "action_type": approval["action_type"],
-        "agent": approval["agent"],
-        "agent_id": approval["agent_id"],
-        "policy": approval["policy"],
-    }
+def _each_met(approvers: list[str], votes: list[Document]) -> bool:
+    """Whether each entry of a set can be met by a person of its own: nobody meets a group for a colleague named beside
+    it, and nobody meets two groups.
+    """
+    meets: dict[str, str] = {}
+
+    def find(approver: str, tried: set[str]) -> bool:
+        for vote in votes:
+            person = vote["by"]
+            if person in tried or not _matches(approver, person, vote["groups"]):
+                continue
+            tried.add(person)
+            if person not in meets or find(meets[person], tried):
+                meets[person] = approver
+                return True
+        return False
+
+    return all(find(approver, set()) for approver in approvers)
 
 
 def operator_identity(operator: Operator) -> dict[str, Any]:

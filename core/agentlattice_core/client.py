@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from agentlattice_core import admission, approvals, erasure, introspection, verification
+from agentlattice_core import admission, approvals, deadlines, erasure, introspection, verification
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
 from agentlattice_core.batch import Batch
+from agentlattice_core.clock import time_of_log
 from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
@@ -43,6 +44,8 @@ from agentlattice_core.verification import StateDifference
 from agentlattice_core.waiting import until_resolved, until_resolved_sync
 
 __all__ = ["AgentLattice", "PolicySource"]
+
+_MOST_OF_A_MESSAGE = 10_000
 
 
 class AgentLattice(Session):
@@ -113,13 +116,20 @@ class AgentLattice(Session):
         def command(batch: Batch) -> ActionResult:
             return admission.execute(in_force, batch, caller, action)
 
-        return command, self._abandoned
+        return command, self._giving_back()
 
-    def _abandoned(self, result: ActionResult) -> None:
-        """The caller was cancelled before it got its answer, so what it was admitted for will not run."""
-        if result.claim == "started" and not result.replayed:
-            caller = self._acting()
-            self._engine.post(lambda batch: admission.abandon(batch, caller, result.audit_event_id))
+    def _giving_back(self) -> Callable[[ActionResult], None]:
+        """For a caller that is cancelled before it gets its answer: what it was admitted for will not run.
+
+        The client may be closed by then, while others go on using the log.
+        """
+        caller, engine = self._acting(), self._engine
+
+        def give_back(result: ActionResult) -> None:
+            if result.claim == "started" and not result.replayed:
+                engine.post(lambda batch: admission.abandon(batch, caller, result.audit_event_id))
+
+        return give_back
 
     async def gate(
         self, action_type: str, options: ActionOptions | None = None, **fields: Any
@@ -158,17 +168,17 @@ class AgentLattice(Session):
 
     async def claim(self, audit_event_id: str) -> ActionResult:
         """Take the right to run an approved action, once. Raises IllegalTransitionError if it was taken before."""
-        return await self._engine.run_async(self._claiming(audit_event_id), self._abandoned)
+        return await self._engine.run_async(self._claiming(audit_event_id), self._giving_back())
 
     def claim_sync(self, audit_event_id: str) -> ActionResult:
         """As `claim`."""
-        return self._engine.run(self._claiming(audit_event_id), self._abandoned)
+        return self._engine.run(self._claiming(audit_event_id), self._giving_back())
 
     def _claiming(self, audit_event_id: str) -> Callable[[Batch], ActionResult]:
         caller, in_force = self._acting(), self._engine.policies
 
         def command(batch: Batch) -> ActionResult:
-            approvals.expire(batch)  # a deadline may have passed while nobody waited for it
+            deadlines.expire(batch)  # a deadline may have passed while nobody waited for it
             return admission.claim(in_force, batch, caller, audit_event_id)
 
         return command
@@ -176,9 +186,12 @@ class AgentLattice(Session):
     def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
         """Note how a claimed run went (`succeeded`, `failed`, `unknown`), without waiting for the disk.
 
-        If the process dies before it is written, the claim goes on reading `started`: nobody can say how it went.
+        Of a long `message` the first 10,000 characters are kept. If the process dies before it is written, the claim
+        goes on reading `started`: nobody can say how it went.
         """
         caller = self._acting()
+        if message is not None:
+            message = message.encode("utf-8", "backslashreplace").decode()[:_MOST_OF_A_MESSAGE]
         self._engine.post(
             lambda batch: admission.record_claim_outcome(batch, caller, audit_event_id, claim, message)
         )
@@ -199,6 +212,8 @@ class AgentLattice(Session):
         self, action_type: str, reason: str, message: str, context: Mapping[str, Any] | None
     ) -> Callable[[Batch], ActionResult]:
         caller = self._acting()
+        admission.checked_text("reason", reason)
+        admission.checked_text("message", message)
         if context:
             caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
         return lambda batch: admission.refuse(batch, caller, action_type, reason, message)
@@ -231,7 +246,11 @@ class AgentLattice(Session):
         action = Action.build(action_type, _options(options, fields))
         with self._engine.read() as reader:
             return introspection.can_i(
-                self._engine.policies, reader, caller.agent, action, self._engine.clock.now()
+                self._engine.policies,
+                reader,
+                caller.agent,
+                action,
+                time_of_log(self._engine.clock, reader.head.at),
             )
 
     async def policies(self, scope: str = "own") -> PoliciesResult:
@@ -329,8 +348,7 @@ class AgentLattice(Session):
         """As `list_pending_approvals`."""
         self._deciding()
         with self._engine.read() as reader:
-            now = self._engine.clock.now()
-            return approvals.pending(reader, now)
+            return approvals.pending(reader, time_of_log(self._engine.clock, reader.head.at))
 
     async def approve_action(
         self, approval_id: str, reason: str | None = None, *, digest: str | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "format_time", "parse_time"]
+__all__ = ["Clock", "SystemClock", "format_time", "parse_time", "time_of_log"]
 
 
 class Clock(Protocol):
@@ -33,6 +33,11 @@ def format_time(at: datetime) -> str:
     if at.tzinfo is not UTC:
         at = at.astimezone(UTC)
     return at.isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def time_of_log(clock: Clock, latest: str) -> str:
+    """The stamp that an entry would get now: what the clock says, but never before `latest`, the log's last stamp."""
+    return max(format_time(clock.now()), latest)
 
 
 def parse_time(text: str) -> datetime:

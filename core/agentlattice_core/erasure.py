@@ -29,7 +29,7 @@ def erase(batch: Batch, operator: Operator, indexes: Iterable[int], reason: str)
         raise ForbiddenError(f"`{operator.name}` is a {operator.role}, and erasing takes an administrator")
     chosen = []
     for index in sorted(set(indexes)):
-        row = batch.row(index)
+        row = batch.row(index) if 0 <= index < batch.next_index else None
         if row is None:
             raise NotFoundError(f"there is no entry `{index}`")
         if orjson.loads(row[1])["kind"] == "policy":

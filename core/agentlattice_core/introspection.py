@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
+from agentlattice_core import deadlines
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import original_result
 from agentlattice_core.agents import agent_facts
+from agentlattice_core.clock import parse_time
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.policies import Policies
 from agentlattice_core.policy.decision import Facts
@@ -37,14 +39,16 @@ MAX_PAGE = 200
 """Most events on one page of the audit trail."""
 
 
-def can_i(policies: Policies, reader: Reader, agent: str, action: Action, now: datetime) -> CanIResult:
-    """What `execute` would answer, with nothing recorded."""
+def can_i(policies: Policies, reader: Reader, agent: str, action: Action, at: str) -> CanIResult:
+    """What `execute` would answer at the time `at` of the log, with nothing recorded."""
+    overdue = deadlines.overdue_reservations(reader, at)
 
     def used(key: str) -> Decimal:
         document = reader.get("limit", key)
-        return Decimal(document["used"]) if document is not None else Decimal(0)
+        total = Decimal(document["used"]) if document is not None else Decimal(0)
+        return total - overdue.get(key, Decimal(0))
 
-    facts = Facts(action, agent_facts(reader, agent), now, used, policies.registries(reader))
+    facts = Facts(action, agent_facts(reader, agent), parse_time(at), used, policies.registries(reader))
     decision = policies.at(reader).decide(facts)
     shown = hide(decision)
     reason: str | None = decision.denial_reason
@@ -129,12 +133,11 @@ def audit_page(
 
 
 def _position(cursor: str) -> int:
-    try:
-        return int(cursor, 16)
-    except ValueError:
+    if not isinstance(cursor, str) or not re.fullmatch("[0-9a-f]{1,12}", cursor):
         raise InvalidRequestError(
-            f"cursor `{cursor:.80}` is not one of ours; pass `next_cursor` as it came"
-        ) from None
+            f"cursor `{cursor!s:.80}` is not one of ours; pass `next_cursor` as it came"
+        )
+    return int(cursor, 16)
 
 
 def _everybodys(reader: Reader, before: int) -> Any:

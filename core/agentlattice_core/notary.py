@@ -18,7 +18,7 @@ from agentlattice_core.audit.merkle import consistency_proof, verify_consistency
 from agentlattice_core.audit.note import VerifierKey, open_checkpoint
 from agentlattice_core.audit.signer import FileSigner
 from agentlattice_core.audit.tiles import TiledHashes
-from agentlattice_core.errors import AuditError
+from agentlattice_core.errors import AuditError, StoreError
 from agentlattice_core.stores.base import Reader, Store
 
 __all__ = ["Notary"]
@@ -32,7 +32,12 @@ class Notary:
     def __init__(self, store: Store, key: str | os.PathLike[str], keep: Callable[[int, str], None]) -> None:
         self._store = store
         self._keep = keep
-        self._signer = FileSigner(key, store.log_id)
+        try:
+            self._signer = FileSigner(key, store.log_id)
+        except OSError as error:
+            raise StoreError(
+                f"the signing key `{os.fspath(key)}` cannot be made: {error.strerror}"
+            ) from error
         self.alarm: str | None = None
         self._signed = self._compare()
 
@@ -45,12 +50,17 @@ class Notary:
         return open_checkpoint(self._signer.last(), self.verifier_key())
 
     def sign(self) -> str | None:
-        """Sign the log as it is; the note, or None if the log does not extend what was signed before."""
+        """Sign the log as it is; the note, or None if the log does not extend what was signed before.
+
+        Raises StoreError if the signer's files cannot be written.
+        """
         try:
             note = self._signer.sign(self._read_head, self._prove)
         except AuditError as error:
             self._raise_alarm(error)
             return None
+        except OSError as error:
+            raise StoreError(f"the log could not be signed: {error.strerror}") from error
         size = open_checkpoint(note, self.verifier_key()).size
         if size > self._signed:
             self._signed = size

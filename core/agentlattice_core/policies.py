@@ -8,6 +8,9 @@
   the set as a whole is not what was published, and everything is denied.
 - Publishing a document adds and changes parts; it removes those that the same source published before and no longer
   holds, and leaves the parts of other sources alone.
+- A part belongs to the source that published it. Another source that holds a different part of the same id is refused,
+  unless it is applied explicitly: a file then takes the part over, and an edit in code changes it and leaves it to its
+  file.
 """
 
 from __future__ import annotations
@@ -20,12 +23,16 @@ from typing import Any, Protocol
 import orjson
 
 from agentlattice_core.batch import Batch
+from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.policy.evaluate import PolicySet
 from agentlattice_core.policy.parts import StoredPart, part_pattern
 from agentlattice_core.stores.base import Document, Row
 
-__all__ = ["Policies", "publish"]
+__all__ = ["IN_CODE", "Policies", "publish"]
+
+IN_CODE = "code"
+"""The source of documents that are not files."""
 
 _WHOLE_SET = "policy/published-set"
 
@@ -130,7 +137,8 @@ def publish(
     """Bring the parts of `document` into force. Returns the parts published and removed.
 
     Unless `force`, a source whose digest is the one applied last does nothing, so that an unchanged file never undoes
-    a change made elsewhere. `prune` removes what the same source published before and no longer holds.
+    a change made elsewhere. `prune` removes what the same source published before and no longer holds. Raises
+    InvalidRequestError for a part of another source, unless `force`.
     """
     applied = batch.get("source", source)
     if not force and applied is not None and applied["digest"] == source_digest:
@@ -143,13 +151,21 @@ def publish(
         before = known.get(part)
         if before is not None and not before["removed"] and before["digest"] == digest:
             continue
+        owner = source
+        if before is not None and not before["removed"] and before["source"] != source:
+            if not force:
+                raise InvalidRequestError(
+                    f"`{part}` of `{source}` is already published by `{before['source']}`; rename one of them, "
+                    f"or apply `{source}` explicitly to take it over"
+                )
+            owner = before["source"] if source == IN_CODE else source
         data = {
             "event": "published",
             "part": part,
             "version": before["version"] + 1 if before is not None else 1,
             "digest": digest,
             "pattern": part_pattern(part, content),
-            "source": source,
+            "source": owner,
         }
         batch.record("policy", by, data, payload=content)
         published.append(part)

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from agentlattice_core import approvals, policies
 from agentlattice_core.admission import Caller
-from agentlattice_core.agents import check_name, register
+from agentlattice_core.agents import check_name, operator_named, register
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock
 from agentlattice_core.engine import Engine, open_engine, release, share
@@ -74,11 +74,11 @@ class Session:
         if gate_poll_timeout_ms < 0:
             raise InvalidRequestError(f"gate_poll_timeout_ms `{gate_poll_timeout_ms}` must not be negative")
         documents = read_sources(policies)  # read before anything is opened: a typo must change nothing
+        person = operator_named(operator, role, groups) if operator is not None else None
         engine = open_engine(path, clock, signing_key)
         try:
             client = cls._over(engine, mode, gate_poll_timeout_ms)
-            if operator is not None:
-                client._operator = Operator(check_name(operator, "operator"), role, frozenset(groups))
+            client._operator = person
             if agent is not None:
                 client._caller = Caller(check_name(agent, "agent"), mode)
                 client._register(tags, grants, owner)
@@ -119,14 +119,19 @@ class Session:
     ) -> Self:
         """A client on the same log that acts for `agent`."""
         client = self._sibling()
-        client._caller = Caller(check_name(agent, "agent"), self._mode)
-        client._register(tags, grants, owner)
+        try:
+            client._caller = Caller(check_name(agent, "agent"), self._mode)
+            client._register(tags, grants, owner)
+        except BaseException:
+            client.close()
+            raise
         return client
 
     def for_operator(self, operator: str, *, role: Role = "member", groups: Iterable[str] = ()) -> Self:
         """A client on the same log that decides for the person `operator`."""
+        person = operator_named(operator, role, groups)
         client = self._sibling()
-        client._operator = Operator(check_name(operator, "operator"), role, frozenset(groups))
+        client._operator = person
         return client
 
     def _sibling(self) -> Self:
@@ -229,9 +234,23 @@ def read_sources(
     found: list[tuple[str, str, PolicyDocument]] = []
     for source in sources:
         if isinstance(source, PolicyDocument):
-            found.append(("code", source.digest(), source))
+            found.append((policies.IN_CODE, source.digest(), source))
         else:
-            document = PolicyDocument.load(Path(source))
-            digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-            found.append((os.path.basename(os.fspath(source)), digest, document))
+            # The digest first: if the file is changed in between, the next opening finds that out and applies it.
+            digest = _digest_of(Path(source))
+            found.append((os.path.basename(os.fspath(source)), digest, PolicyDocument.load(Path(source))))
+    names = [name for name, _, _ in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRequestError(
+                f"two policy sources are called `{name}`, and each would remove what the other publishes; "
+                "rename one, or read both as one document"
+            )
     return found
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""  # reading the document says what is wrong

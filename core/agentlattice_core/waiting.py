@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from agentlattice_core import approvals
+from agentlattice_core import deadlines
 from agentlattice_core.clock import parse_time
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import NotFoundError
@@ -29,11 +29,11 @@ def until_resolved_sync(engine: Engine, approval_id: str, patience: float | None
     woken = threading.Event()
     end = engine.follower.watch(_about(approval_id, woken.set))
     try:
-        limit = None if patience is None else engine.clock.now() + timedelta(seconds=patience)
+        limit = _limit(engine, patience)
         while True:
             approval, nap = _look(engine, approval_id, limit)
             if approval is None:
-                engine.run(approvals.expire)
+                engine.run(deadlines.expire)
                 continue
             if nap is None:
                 return approval
@@ -56,11 +56,11 @@ async def until_resolved(engine: Engine, approval_id: str, patience: float | Non
 
     end = await asyncio.to_thread(engine.follower.watch, _about(approval_id, wake))
     try:
-        limit = None if patience is None else engine.clock.now() + timedelta(seconds=patience)
+        limit = _limit(engine, patience)
         while True:
             approval, nap = await asyncio.to_thread(_look, engine, approval_id, limit)
             if approval is None:
-                await engine.run_async(approvals.expire)
+                await engine.run_async(deadlines.expire)
                 continue
             if nap is None:
                 return approval
@@ -81,19 +81,31 @@ def _about(approval_id: str, wake: Callable[[], None]) -> Callable[[dict[str, An
     return watcher
 
 
-def _look(engine: Engine, approval_id: str, limit: Any) -> tuple[Document | None, float | None]:
+def _limit(engine: Engine, patience: float | None) -> datetime | None:
+    """When to give up; None for never, which is also what the calendar cannot hold."""
+    if patience is None:
+        return None
+    try:
+        return engine.clock.now() + timedelta(seconds=patience)
+    except OverflowError:
+        return None
+
+
+def _look(engine: Engine, approval_id: str, limit: datetime | None) -> tuple[Document | None, float | None]:
     """The approval and how long to sleep; no sleep if there is nothing to wait for, no approval if it must be
     expired.
     """
     with engine.read() as reader:
         approval = reader.get("approval", approval_id)
+        latest = reader.head.at
     if approval is None:
         raise NotFoundError(f"there is no approval `{approval_id:.80}`")
     if approval["status"] != "pending":
         return approval, None
     now = engine.clock.now()
     deadline = parse_time(approval["timeout_at"])
-    if now >= deadline:
+    # The log's time counts, which may be ahead of a clock that was set back.
+    if now >= deadline or latest >= approval["timeout_at"]:
         return None, None
     left = (deadline - now).total_seconds()
     if limit is not None:
