@@ -290,3 +290,117 @@ def test_a_reason_that_cannot_be_recorded_is_refused(al: AgentLattice, operator:
         with pytest.raises(InvalidRequestError):
             operator.deny_action_sync(approval, reason=reason)
     assert len(operator.list_pending_approvals_sync()) == 1
+
+
+def test_each_approver_of_a_set_is_met_by_a_person_of_its_own(opened, policies) -> None:
+    """`all` of `user:ann` and `group:dba` takes two people, the second of them from the group."""
+    policies.write_text(
+        "version: 1\n"
+        "policies:\n"
+        "  - name: Both\n"
+        "    action: both.do\n"
+        "    effect: require_approval\n"
+        "    approval: {approvers: ['user:ann', 'group:dba'], quorum: all}\n"
+        "guardrails:\n"
+        "  - name: Bob Too\n"
+        "    action: both.do\n"
+        "    effect: require_approval\n"
+        "    approval: {approvers: ['user:bob', 'group:sec']}\n"
+    )
+    al = opened()
+    _, approval = ask(al, "both.do")
+    ann = al.for_operator("ann", groups=["dba"])
+    assert ann.approve_action_sync(approval).status == "pending"
+    assert al.for_operator("bob").approve_action_sync(approval).status == "pending"
+    assert al.for_operator("dora", groups=["dba"]).approve_action_sync(approval).status == "approved"
+
+
+def test_who_approved_may_think_better_of_it_while_others_are_asked(al: AgentLattice) -> None:
+    event, approval = ask(al, "vault.open")
+    ann = al.for_operator("ann")
+    ann.approve_action_sync(approval)
+    assert ann.deny_action_sync(approval, reason="wrong vault").status == "denied"
+    assert al.claim_sync(event).denial_reason == "DENIED_BY_REVIEWER"
+    ann.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"role": "guest"}, "role `guest` must be one of viewer, member, admin"),
+        ({"groups": "dba"}, "must be a list of names"),
+        ({"groups": ["dba", ""]}, "printable"),
+    ],
+)
+def test_an_identity_that_makes_no_sense_is_refused(al: AgentLattice, options, refused: str) -> None:
+    with pytest.raises(InvalidRequestError, match=refused):
+        al.for_operator("k.chen", **options)
+
+
+def test_time_of_the_log_decides_what_is_too_late_for_everybody(
+    al: AgentLattice, operator: AgentLattice, clock: ManualClock
+) -> None:
+    """A clock that jumped ahead for one entry and was set back: what the log holds to be over is over."""
+    event, approval = ask(al)
+    clock.advance(hours=5)
+    al.execute_sync("pr.open", metadata={"pr_size": 1})
+    clock.advance(hours=-5)
+    assert operator.list_pending_approvals_sync() == []
+    with pytest.raises(IllegalTransitionError, match="timed out"):
+        operator.approve_action_sync(approval)
+    assert al.await_approval_sync(approval, timeout=1).status == "timed_out"
+    assert al.claim_sync(event).status == "timed_out"
+
+
+async def test_patience_without_bounds_is_patience_for_ever(al: AgentLattice, operator: AgentLattice) -> None:
+    for timeout in (float("inf"), 1e18):
+        _, approval = ask(al)
+        waiting = asyncio.create_task(al.await_approval(approval, timeout))
+        await asyncio.sleep(0)
+        await operator.approve_action(approval)
+        assert (await asyncio.wait_for(waiting, 20)).claim == "started"
+
+
+def test_an_agent_that_cannot_be_registered_leaves_the_database_closable(opened) -> None:
+    al = opened()
+    engine = al._opened
+    for wrong in ({"agent": "a\nb"}, {"agent": "b", "tags": "prod"}, {"agent": "b", "owner": ""}):
+        with pytest.raises(InvalidRequestError):
+            al.for_agent(**wrong)
+    al.close()
+    assert engine.users == 0
+
+
+async def test_a_client_closed_behind_a_cancelled_call_still_gives_back(al: AgentLattice) -> None:
+    """The admission of a cancelled call lapses although the client that asked for it was closed meanwhile."""
+    other = al.for_agent("other")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(batch: object) -> None:
+        begun.set()
+        assert go_on.wait(20)
+
+    holding = threading.Thread(target=lambda: al._opened.run(hold))
+    holding.start()
+    assert await asyncio.to_thread(begun.wait, 20)
+    call = asyncio.create_task(other.execute("refund.issue", amount="100", currency="EUR"))
+    await asyncio.sleep(0)
+    sequencer = al._opened._sequencer
+    go_on.set()
+    holding.join()
+    while sequencer._queue:  # until the batch with the call has opened
+        pass
+    call.cancel()
+    other.close()
+    await asyncio.gather(call, return_exceptions=True)
+    deadline = time.monotonic() + 20
+    status = ""
+    while status != "executed" and time.monotonic() < deadline:
+        al.flush()
+        if call.cancelled():
+            mine = al.for_agent("other")
+            status = mine.execute_sync("refund.issue", amount="100", currency="EUR").status
+            mine.close()
+        else:
+            status = "executed"
+    assert status == "executed"

@@ -165,3 +165,17 @@ async def test_concurrent_tasks_get_exactly_the_cap(al: AgentLattice, count: int
         return allowed
 
     assert sum(await asyncio.gather(*(work() for _ in range(count)))) == min(100, count * (200 // count + 1))
+
+
+def test_what_a_request_that_timed_out_holds_is_free_though_nobody_waited_for_it(
+    al: AgentLattice, clock: ManualClock
+) -> None:
+    asked = al.execute_sync("order.place", amount="100", currency="EUR")
+    assert asked.status == "requested"
+    assert spend(al, "1", "order.place") == "denied"
+    clock.advance(minutes=31)
+    assert al.can_i_sync("order.place", amount="100", currency="EUR").needs_approval
+    assert spend(al, "100", "order.place") == "requested"
+    assert spend(al, "0.01", "order.place") == "denied"
+    assert al.claim_sync(asked.audit_event_id).status == "timed_out"
+    assert al.verify_state_sync() == []

@@ -7,8 +7,11 @@ from pathlib import Path
 import apsw
 import pytest
 
-from agentlattice_core import AgentLattice, PolicyDocumentError
+from agentlattice_core import AgentLattice, InvalidRequestError, NotRecordedError, PolicyDocumentError
+from agentlattice_core.batch import Batch
+from agentlattice_core.policies import publish
 from agentlattice_core.policy import PolicyDocument
+from agentlattice_core.stores.base import Transaction
 
 
 def size_of(al: AgentLattice, **action) -> str:
@@ -135,3 +138,80 @@ def test_a_thousand_policies_open_and_decide(opened, tmp_path: Path) -> None:
     assert al.execute_sync("area999.do").status == "executed"
     assert al.verify_sync().chain_valid
     assert al.verify_state_sync() == []
+
+
+def mail(effect: str, name: str = "Mail") -> str:
+    return f"version: 1\npolicies:\n  - {{name: {name}, action: mail.send, effect: {effect}}}\n"
+
+
+def test_two_files_with_different_policies_of_one_id_are_refused_by_both_names(
+    opened, tmp_path: Path
+) -> None:
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text(mail("deny"))
+    other.write_text(mail("allow"))
+    al = opened(policies=one)
+    with pytest.raises(InvalidRequestError, match=r"`policy/mail` of `other.yaml` .* by `one.yaml`"):
+        opened(policies=other)
+    with pytest.raises(InvalidRequestError, match=r"already published by `one.yaml`"):
+        opened(policies=PolicyDocument.parse(mail("allow")))
+    assert al.execute_sync("mail.send").status == "denied"
+    other.write_text(mail("deny"))
+    opened(policies=other)  # the very same policy contradicts nobody
+
+
+def test_a_file_that_is_applied_explicitly_takes_a_policy_over(opened, tmp_path: Path) -> None:
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text(mail("deny"))
+    other.write_text(mail("allow"))
+    al = opened(policies=one)
+    assert al.apply_policies_sync(other) == ["policy/mail"]
+    assert al.execute_sync("mail.send").status == "executed"
+    one.write_text(mail("deny") + "# changed\n")
+    with pytest.raises(InvalidRequestError, match=r"already published by `other.yaml`"):
+        opened(policies=one)
+    other.write_text(mail("allow", "Post"))
+    al = opened(policies=other)
+    assert [policy.name for policy in al.policies_sync("org").policies] == ["Post"]
+
+
+def test_an_edit_in_code_leaves_a_policy_to_its_file(opened, policies: Path) -> None:
+    al = opened()
+    al.apply_policies_sync(PolicyDocument.parse(policies.read_text().replace("value: 50", "value: 30")))
+    assert size_of(al) == "denied"
+    start = policies.read_text().index("  - name: PR Size")
+    end = policies.read_text().index("  - name: Deploys")
+    policies.write_text(policies.read_text()[:start] + policies.read_text()[end:])
+    assert size_of(opened()) == "policy_not_found"
+
+
+def test_two_sources_of_one_name_are_refused_because_each_would_remove_the_other(
+    opened, tmp_path: Path
+) -> None:
+    for directory, name in (("a", "Mail"), ("b", "Post")):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "policies.yaml").write_text(mail("deny", name))
+    both = [tmp_path / "a" / "policies.yaml", tmp_path / "b" / "policies.yaml"]
+    with pytest.raises(InvalidRequestError, match=r"two policy sources are called `policies.yaml`"):
+        opened(policies=both)
+    documents = [PolicyDocument.parse(mail("deny", "Mail")), PolicyDocument.parse(mail("deny", "Post"))]
+    with pytest.raises(InvalidRequestError, match="two policy sources are called `code`"):
+        opened(policies=documents)
+
+
+def test_a_publication_that_could_not_be_recorded_decides_nothing(opened, tmp_path: Path) -> None:
+    """One that was rolled back, and another that then takes the same place in the log."""
+    al = opened(policies=None)
+    engine = al._opened
+    by, document = {"system": "test"}, PolicyDocument.parse(mail("allow"))
+
+    def publish_and_fail(transaction: Transaction) -> None:
+        batch = Batch(transaction, engine.store.log_id, engine.clock.now())
+        publish(batch, document, source="a", source_digest="1", by=by, prune=True, force=False)
+        assert engine.policies.at(batch).summaries()
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(NotRecordedError, match="no space"):
+        engine.store.transact(publish_and_fail)
+    al.apply_policies_sync(PolicyDocument.parse(mail("deny")))
+    assert al.execute_sync("mail.send").status == "denied"
