@@ -1,7 +1,10 @@
 """What the processes on one file tell each other: how far it was written, and how far that is on the disk.
 
-- One sync makes durable whatever any process committed before it began. So whoever needs one takes the sync lock, looks
-  whether somebody else's sync has covered its commit in the meantime, and only otherwise syncs itself, for all.
+- One sync makes durable whatever any process committed before it began. So whoever needs one takes the turn to sync and
+  syncs for all; if somebody has the turn, it waits for its end and looks whether that sync has covered its commit.
+- Turns alternate between two locks, and whoever waits for the end of one shares its lock. So all wake at once, while
+  the next turn has begun on the other lock. (In a queue for one lock they wake one another, and the next sync waits
+  until they all have.)
 - Before a commit the writer counts it as begun, after it as done, both while it holds the gate. Whoever finds nothing
   begun since its own last commit knows that what it remembers of the log is still so.
 - The counts are worth nothing once nobody has the file open (a reboot may have torn them), so whoever opens it alone
@@ -18,7 +21,7 @@ from functools import partial
 
 __all__ = ["Board"]
 
-_BEGUN, _DONE, _SIZE, _DURABLE, _DURABLE_SIZE, _POISONED = range(6)
+_BEGUN, _DONE, _SIZE, _DURABLE, _DURABLE_SIZE, _POISONED, _TURN = range(7)
 _BYTES = 4096
 
 
@@ -30,10 +33,13 @@ class Board:
 
     def __init__(self, path: str) -> None:
         self._file = os.open(f"{path}-board", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._turns: list[int] = []
         try:
-            self._sync_file = os.open(f"{path}-sync", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            for name in (f"{path}-sync0", f"{path}-sync1"):
+                self._turns.append(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except BaseException:
-            os.close(self._file)
+            for file in (self._file, *self._turns):
+                os.close(file)
             raise
         if os.fstat(self._file).st_size < _BYTES:
             os.ftruncate(self._file, _BYTES)
@@ -44,11 +50,11 @@ class Board:
         except BlockingIOError:
             pass
         else:
-            for word in range(_POISONED + 1):
+            for word in range(_TURN + 1):
                 self._words[word] = 0
         fcntl.flock(self._file, fcntl.LOCK_SH)
-        # Lets the next one sync, or see that it need not. Not a method, at whose start an interrupt could keep it.
-        self.unlock = partial(fcntl.flock, self._sync_file, fcntl.LOCK_UN)
+        # Lets go of the lock that `lock` tried last. Not a method, at whose start an interrupt could keep it.
+        self.unlock = partial(fcntl.flock, self._turns[0], fcntl.LOCK_UN)
 
     @property
     def begun(self) -> int:
@@ -83,9 +89,10 @@ class Board:
         return self._words[_DURABLE_SIZE]
 
     def settle(self, number: int, size: int) -> None:
-        """Say that everything up to a commit and a size is on the disk. The caller holds the sync lock."""
+        """Say that everything up to a commit and a size is on the disk. The caller has the turn, which this ends."""
         self._words[_DURABLE_SIZE] = max(size, self._words[_DURABLE_SIZE])
         self._words[_DURABLE] = max(number, self._words[_DURABLE])
+        self._words[_TURN] += 1
 
     @property
     def poisoned(self) -> bool:
@@ -96,13 +103,30 @@ class Board:
         """Say that a sync has failed."""
         self._words[_POISONED] = 1
 
-    def lock(self) -> None:
-        """Take the lock of whoever syncs, inside of the `try` whose `finally` calls `unlock`."""
-        fcntl.flock(self._sync_file, fcntl.LOCK_EX)
+    def lock(self, unless_durable: int | None = None) -> bool:
+        """Wait for the turn to sync and take it, or until that commit is found durable; whether it was taken.
+
+        Called inside of the `try` whose `finally` calls `unlock`.
+        """
+        while unless_durable is None or self.durable < unless_durable:
+            turn = self._words[_TURN]
+            file = self._turns[turn % 2]
+            self.unlock = partial(fcntl.flock, file, fcntl.LOCK_UN)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                if self._words[_TURN] == turn:
+                    # Whoever had the turn gave it up, or somebody still shares the lock of an earlier one.
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            if self._words[_TURN] == turn:
+                return True
+            self.unlock()
+        return False
 
     def close(self) -> None:
         """Give everything back."""
         self._words.release()
         self._map.close()
-        os.close(self._file)
-        os.close(self._sync_file)
+        for file in (self._file, *self._turns):
+            os.close(file)

@@ -324,9 +324,9 @@ class SQLiteStore(Store):
             if board is None or self._wal is None:
                 raise NotRecordedError(f"`{self.path}` was closed before the disk had everything")
             try:
-                board.lock()
+                taken = board.lock(unless_durable=wanted)
                 self._check_disk()
-                if board.durable < wanted:
+                if taken and board.durable < wanted:
                     self._sync(board, self._wal, 0)
             finally:
                 board.unlock()

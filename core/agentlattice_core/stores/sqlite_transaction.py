@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import apsw
@@ -196,11 +198,16 @@ def _insert(connection: apsw.Connection, start: str, end: str, rows: Sequence[tu
     while position < len(rows):
         left = len(rows) - position
         # Few different sizes, so that every statement is found prepared.
-        count = 64 if left >= 64 else 16 if left >= 16 else 4 if left >= 4 else 1
-        places = ",".join([f"({','.join('?' * len(rows[0]))})"] * count)
-        values = [value for row in rows[position : position + count] for value in row]
-        connection.execute(f"{start} {places} {end}", values)
+        count = 64 if left >= 64 else 16 if left >= 16 else min(left, 4)
+        values = tuple(chain.from_iterable(rows[position : position + count]))
+        connection.execute(_statement(start, end, len(rows[0]), count), values)
         position += count
+
+
+@cache
+def _statement(start: str, end: str, columns: int, rows: int) -> str:
+    places = f"({','.join('?' * columns)})"
+    return f"{start} {','.join([places] * rows)} {end}"
 
 
 def _document(kind: str, key: str, value: bytes) -> Document:
