@@ -35,8 +35,11 @@ def measure(directory: Path, scale: Scale) -> Iterator[Measurement]:
             found = pool.apply(_measured, (module, fresh(directory), rounds if scale == "full" else 2))
         for what, figures in found.items():
             bar = Bar("at most", limit, of="value") if what.endswith(", own") else None
-            ratio = figures["added_us"] / figures["bare_us"] if figures["bare_us"] else None
-            yield Measurement(f"{name}: {what}", figures["added_us"], "us", ratio, "the bare call", bar)
+            bare = figures.get("bare_us")
+            ratio = figures["added_us"] / bare if bare else None
+            yield Measurement(
+                f"{name}: {what}", figures["added_us"], "us", ratio, "the bare call" if bare else None, bar
+            )
 
 
 def _measured(module: str, directory: Path, rounds: int) -> dict[str, Mapping[str, float]]:

@@ -29,9 +29,9 @@ def measure(directory: Path, scale: Scale) -> Iterator[Measurement]:
     taken: dict[tuple[int, int], list[float]] = {
         (size, callers): [] for size in (few, many) for callers in (1, 64)
     }
-    with opened(copied(long, directory), disk) as large:
+    with copied(long, directory) as path, opened(path, disk) as large:
         for _ in range(rounds):
-            with opened(copied(short, directory), disk) as small:
+            with copied(short, directory) as fresh_path, opened(fresh_path, disk) as small:
                 for callers in (1, 64):
                     for size, al in ((few, small), (many, large)):
                         rate = single_rate if callers == 1 else lambda al, s: threaded_rate(al, 64, s)

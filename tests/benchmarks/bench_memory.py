@@ -38,8 +38,11 @@ def measure(directory: Path, scale: Scale) -> Iterator[Measurement]:
         f"memory grown by {actions:,} actions", _in_a_process(_acting, fresh(directory), actions), "MiB"
     )
     few, many = (10_000, 1_000_000) if full else (200, 2_000)
-    small = _in_a_process(_verifying, copied(log_of(directory, few), directory))
-    large = _in_a_process(_verifying, copied(log_of(directory, many), directory))
+    found = []
+    for size in (few, many):
+        with copied(log_of(directory, size), directory) as path:
+            found.append(_in_a_process(_verifying, path))
+    small, large = found
     yield Measurement(f"memory peak of verifying {few:,} entries", small, "MiB")
     # The page cache of one connection is bounded at 16 MiB, and a short log does not fill it.
     bar = Bar("at most", 32, of="value")

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-from load import Disk, opened, threaded_rate
-from long_logs import copied, log_of
+from load import Disk, opened
+from long_logs import copied, log_of, record
 from measurement import Bar, Measurement, Scale
 
-from agentlattice_core import AgentLattice
 from agentlattice_core.audit.canonical import dumps_payload
 from agentlattice_core.audit.entry import Sealer
 from agentlattice_core.audit.verify import Row, verify_rows
@@ -36,11 +35,14 @@ def measure(directory: Path, scale: Scale) -> Iterator[Measurement]:
     full = scale == "full"
     yield from _in_memory(50_000 if full else 500, 9 if full else 1)
     few, many = (10_000, 1_000_000) if full else (200, 2_000)
-    yield from _stored(copied(log_of(directory, few), directory), 9 if full else 1)
+    with copied(log_of(directory, few), directory) as path:
+        yield from _stored(path, 9 if full else 1)
     added, rounds = (1_000, 15) if full else (50, 1)
-    short, long = (
-        _from_a_checkpoint(copied(log_of(directory, size), directory), added, rounds) for size in (few, many)
-    )
+    found = []
+    for size in (few, many):
+        with copied(log_of(directory, size), directory) as path:
+            found.append(_from_a_checkpoint(path, added, rounds))
+    short, long = found
     yield Measurement(f"verifying {added:,} entries after a checkpoint at {few:,}", short, "ms")
     yield Measurement(
         f"verifying {added:,} entries after a checkpoint at {many:,}",
@@ -96,23 +98,13 @@ def _beside(
 def _from_a_checkpoint(path: Path, added: int, rounds: int) -> float:
     with opened(path, Disk(False)) as al:
         note = al.checkpoint_sync()
-        _add(al, added)
+        record(al, ["cs-agent"], 0, added)
 
         def verify() -> None:
             result = al.verify_sync(note, incremental=True)
             assert result.chain_valid, result.problem
 
         return statistics.median(_seconds(verify) for _ in range(rounds)) * 1000
-
-
-def _add(al: AgentLattice, entries: int) -> None:
-    with al._engine.read() as reader:
-        end = reader.head.size + entries
-    size = 0
-    while size < end:
-        threaded_rate(al, 16, 0.05)
-        with al._engine.read() as reader:
-            size = reader.head.size
 
 
 def _sealed(entries: int) -> tuple[list[Row], float, Any]:
