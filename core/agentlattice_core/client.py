@@ -183,6 +183,23 @@ class AgentLattice(Session):
 
         return command
 
+    async def cancel(self, audit_event_id: str, reason: str | None = None) -> None:
+        """Take back a request that still waits for a person, so that nobody decides on it in vain.
+
+        Raises NotFoundError, NotYourEventError, and IllegalTransitionError if it waits for nobody or was decided.
+        """
+        await self._engine.run_async(self._cancelling(audit_event_id, reason))
+
+    def cancel_sync(self, audit_event_id: str, reason: str | None = None) -> None:
+        """As `cancel`."""
+        self._engine.run(self._cancelling(audit_event_id, reason))
+
+    def _cancelling(self, audit_event_id: str, reason: str | None) -> Callable[[Batch], None]:
+        caller = self._acting()
+        if reason is not None:
+            admission.checked_text("reason", reason)
+        return lambda batch: approvals.cancel(batch, caller, audit_event_id, reason)
+
     def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
         """Note how a claimed run went (`succeeded`, `failed`, `unknown`), without waiting for the disk.
 

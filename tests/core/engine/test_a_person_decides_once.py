@@ -404,3 +404,25 @@ async def test_a_client_closed_behind_a_cancelled_call_still_gives_back(al: Agen
         else:
             status = "executed"
     assert status == "executed"
+
+
+def test_a_request_taken_back_cannot_be_decided_and_gives_its_amount_back(
+    al: AgentLattice, operator: AgentLattice
+) -> None:
+    asked = al.execute_sync("order.place", amount="100", currency="EUR")
+    assert asked.approval_id is not None
+    al.cancel_sync(asked.audit_event_id, reason="the user changed their mind")
+    assert operator.list_pending_approvals_sync() == []
+    with pytest.raises(IllegalTransitionError, match="already cancelled"):
+        operator.approve_action_sync(asked.approval_id)
+    with pytest.raises(IllegalTransitionError, match="already cancelled"):
+        al.cancel_sync(asked.audit_event_id)
+    result = al.claim_sync(asked.audit_event_id)
+    assert (result.status, result.denial_reason) == ("denied", "APPROVAL_CANCELLED")
+    assert al.execute_sync("order.place", amount="100", currency="EUR").status == "requested"
+
+
+def test_only_what_waits_can_be_taken_back(al: AgentLattice) -> None:
+    done = al.execute_sync("pr.open", metadata={"pr_size": 1})
+    with pytest.raises(IllegalTransitionError, match="waits for nobody"):
+        al.cancel_sync(done.audit_event_id)
