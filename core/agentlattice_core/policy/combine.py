@@ -48,10 +48,15 @@ def combine(verdicts: Sequence[Verdict], guards: Sequence[Verdict]) -> Decision:
     """
     if len(verdicts) == 1 and not guards:
         verdict = verdicts[0]
-        if verdict.outcome == "allow" and verdict.rules is None:
-            policy = verdict.by.policy
+        if verdict.outcome == "allow" and not (verdict.rules and verdict.rules.fired):
+            # The path of most actions; what follows would come to the same.
             return Decision(
-                "allow", verdict.by.reference, None, tuple(verdict.findings.results), explain=policy.explain
+                "allow",
+                verdict.by.reference,
+                None,
+                tuple(verdict.findings.results),
+                charges=tuple(verdict.rules.charges.values()) if verdict.rules else (),
+                explain=verdict.by.policy.explain,
             )
     everything = [*verdicts, *guards]
     outcome = max((verdict.outcome for verdict in everything), key=_RANK.__getitem__)
