@@ -19,7 +19,7 @@ import orjson
 from agentlattice_core.audit.entry import Head, SealedEntry
 from agentlattice_core.audit.merkle import Frontier
 from agentlattice_core.audit.tiles import tiles_completed_by
-from agentlattice_core.errors import AuditError, NotRecordedError
+from agentlattice_core.errors import AuditError, NotRecordedError, StoreError
 from agentlattice_core.stores.base import Document, Row, StateKey, encode
 
 __all__ = ["Cache", "SQLiteReader", "SQLiteTransaction"]
@@ -93,10 +93,12 @@ class SQLiteReader:
         limit: int | None = None,
         reverse: bool = False,
     ) -> Iterator[tuple[str, Document]]:
-        # U+10FFFF sorts after every character a key may hold, so this range is the prefix.
-        low, high = prefix, prefix + "\U0010ffff"
-        compare, order = (">=", "ASC") if not reverse else (">=", "DESC")
-        clause, values = f"kind = ? AND key {compare} ? AND key < ?", [kind, low, high]
+        order = "DESC" if reverse else "ASC"
+        clause, values = "kind = ? AND key >= ?", [kind, prefix]
+        beyond = _beyond(prefix)
+        if beyond is not None:
+            clause += " AND key < ?"
+            values.append(beyond)
         if after is not None:
             clause += " AND key < ?" if reverse else " AND key > ?"
             values.append(after)
@@ -136,6 +138,7 @@ class SQLiteTransaction(SQLiteReader):
         super().__init__(connection, cache.head if cache.valid_at(begun) else None)
         self._documents = cache.documents
         self.erased = False
+        self._appended = False
         self.writes: Mapping[StateKey, Document | None] = {}
 
     def get(self, kind: str, key: str) -> Document | None:
@@ -151,6 +154,9 @@ class SQLiteTransaction(SQLiteReader):
         head: Head,
         writes: Mapping[StateKey, Document | None],
     ) -> None:
+        if self._appended:
+            raise StoreError("a transaction appends at most once")
+        self._appended = True
         if not self._connection.in_transaction:  # after some errors SQLite takes everything back by itself
             raise NotRecordedError("the transaction was taken back because of an earlier error")
         _insert(
@@ -178,6 +184,7 @@ class SQLiteTransaction(SQLiteReader):
         self._connection.execute(
             "UPDATE head SET leaf = ?, at = ?, frontier = ?", (head.leaf, head.at, head.frontier.to_bytes())
         )
+        self._documents.update(writes)
         self.head, self.writes = head, writes
 
     def erase(self, index: int) -> None:
@@ -208,6 +215,16 @@ def _insert(connection: apsw.Connection, start: str, end: str, rows: Sequence[tu
 def _statement(start: str, end: str, columns: int, rows: int) -> str:
     places = f"({','.join('?' * columns)})"
     return f"{start} {','.join([places] * rows)} {end}"
+
+
+def _beyond(prefix: str) -> str | None:
+    """The least text that sorts after everything beginning with `prefix`; None if nothing does."""
+    while prefix:
+        prefix, last = prefix[:-1], ord(prefix[-1])
+        if last < 0x10FFFF:
+            # Surrogates are no text, so the character after U+D7FF is U+E000.
+            return prefix + chr(0xE000 if last == 0xD7FF else last + 1)
+    return None
 
 
 def _document(kind: str, key: str, value: bytes) -> Document:
