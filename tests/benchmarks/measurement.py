@@ -17,7 +17,6 @@ __all__ = [
     "Bar",
     "Measurement",
     "Scale",
-    "added_by_governance",
     "medians",
     "microseconds_each",
     "table",
@@ -75,34 +74,6 @@ def microseconds_each(run: Callable[[], object], calls: int) -> float:
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The median of each figure over the rounds."""
     return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-
-
-def added_by_governance(
-    bare: Callable[[], Callable[[], object]],
-    governed: Callable[[], Callable[[], object]],
-    *,
-    rounds: int,
-    calls: int,
-    clock: Callable[[], float],
-) -> dict[str, float]:
-    """Microseconds of one call without governance, and what governance adds: the median difference over pairs.
-
-    `bare` and `governed` prepare what is then timed, which makes `calls` calls. They alternate and take turns at going
-    first.
-    """
-    sides = {"bare": bare, "governed": governed}
-    differences, plain = [], []
-    for number in range(-max(2, rounds // 20), rounds):
-        took = {}
-        for side in sorted(sides, reverse=number % 2 == 0):
-            run = sides[side]()
-            started = clock()
-            run()
-            took[side] = (clock() - started) * 1e6 / calls
-        if number >= 0:  # the rounds before warm up
-            differences.append(took["governed"] - took["bare"])
-            plain.append(took["bare"])
-    return {"bare_us": statistics.median(plain), "added_us": statistics.median(differences)}
 
 
 def table(measurements: Iterable[Measurement]) -> str:
