@@ -12,13 +12,13 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock, SystemClock
-from agentlattice_core.errors import AgentLatticeError, NotRecordedError, StoreError
+from agentlattice_core.errors import AgentLatticeError, AuditError, NotRecordedError, StoreError
 from agentlattice_core.follower import Follower
 from agentlattice_core.keeper import Keeper
 from agentlattice_core.notary import Notary
@@ -50,8 +50,11 @@ class Engine:
         self.notary = Notary(store, signing_key, self._keep_checkpoint)
         with store.read() as reader:
             empty = reader.head.size == 0
-        if empty and self.notary.alarm is None:
-            self._sequencer.run(_begin)
+        if self.notary.alarm is None:
+            if empty:
+                self._sequencer.run(_begin)
+            if self.notary.signed == 0:
+                self.notary.sign()  # before anything else is recorded: a longer log has been signed by its key
 
     def _after_batch(self) -> None:
         self.follower.ring()
@@ -80,10 +83,17 @@ class Engine:
         if self._sequencer.has_riders:
             self._sequencer.flush()
 
-    def read(self) -> AbstractContextManager[Reader]:
-        """A consistent view of what is durable."""
+    @contextmanager
+    def read(self) -> Iterator[Reader]:
+        """A consistent view of what is durable. What cannot be read as the log makes it raises AuditError."""
         self._check_open()
-        return self.store.read()
+        try:
+            with self.store.read() as reader:
+                yield reader
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise AuditError(
+                "what is stored is not what the log makes of it; verify the log and its state"
+            ) from error
 
     def flush(self) -> None:
         """Return when everything posted is durable."""

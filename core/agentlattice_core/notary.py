@@ -2,6 +2,7 @@
 
 - The signer's key and its record of what it signed last lie outside the database. A database that was cut short,
   restored from an old copy or rewritten does not extend that record.
+- A log of which the key has signed nothing is not that key's: whoever began it signed it at once.
 - Found out when the log is opened or when it is signed next, this is an alarm: the log can still be read and
   verified, but nothing more is recorded in it, because limits and approvals that were used would be free again.
 - Only what is durable is signed, so a power cut never looks like tampering.
@@ -14,7 +15,8 @@ import os
 from collections.abc import Callable
 
 from agentlattice_core.audit.checkpoint import Checkpoint
-from agentlattice_core.audit.merkle import consistency_proof, verify_consistency
+from agentlattice_core.audit.entry import parse
+from agentlattice_core.audit.merkle import consistency_proof, leaf_hash, verify_consistency
 from agentlattice_core.audit.note import VerifierKey, open_checkpoint
 from agentlattice_core.audit.signer import FileSigner
 from agentlattice_core.audit.tiles import TiledHashes
@@ -39,7 +41,8 @@ class Notary:
                 f"the signing key `{os.fspath(key)}` cannot be made: {error.strerror}"
             ) from error
         self.alarm: str | None = None
-        self._signed = self._compare()
+        self.signed = self._compare()
+        """How many entries were signed."""
 
     def verifier_key(self) -> VerifierKey:
         """The public key of the checkpoints."""
@@ -62,8 +65,8 @@ class Notary:
         except OSError as error:
             raise StoreError(f"the log could not be signed: {error.strerror}") from error
         size = open_checkpoint(note, self.verifier_key()).size
-        if size > self._signed:
-            self._signed = size
+        if size > self.signed:
+            self.signed = size
             self._keep(size, note)
         return note
 
@@ -78,8 +81,13 @@ class Notary:
                         f"the log has {size} entries, but {last.size} were signed: it was cut short "
                         "or an old copy was restored"
                     )
-                if size > 0 and reader.leaves(size - 1, 1) != reader.head.leaf:
-                    raise AuditError(f"the last of its {size} entries is missing or is not what was written")
+                if size > 0:
+                    _check_end(reader)
+                if last.size == 0 and size > 1:
+                    raise AuditError(
+                        f"the log has {size} entries, and its signing key has signed none: another key was put "
+                        "in its place"
+                    )
                 verify_consistency(last.size, last.root, size, root, _proof(reader, last.size, size))
         except AuditError as error:
             self._raise_alarm(error)
@@ -100,6 +108,16 @@ class Notary:
     def _prove(self, old: int, new: int) -> list[bytes]:
         with self._store.read() as reader:
             return _proof(reader, old, new)
+
+
+def _check_end(reader: Reader) -> None:
+    """The stored head says after which entry the next one comes, and not before which time."""
+    head = reader.head
+    row = reader.row(head.size - 1)
+    if row is None or not row[2] == leaf_hash(row[1]) == head.leaf:
+        raise AuditError(f"the last of its {head.size} entries is missing or is not what was written")
+    if parse(row[1]).at != head.at:
+        raise AuditError(f"its head says that the last entry is of `{head.at}`, and the entry does not")
 
 
 def _proof(reader: Reader, old: int, new: int) -> list[bytes]:

@@ -31,6 +31,7 @@ from agentlattice_core.stores.projections import fold
 __all__ = ["StateDifference", "verify", "verify_state"]
 
 _BATCH = 2_000
+_BEYOND = 2**62
 
 
 def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool = False) -> VerifyResult:
@@ -52,6 +53,8 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
                 continue  # vouched for by the one it starts from
             try:
                 kept = open_checkpoint(note, key)
+                if kept.size != size:
+                    raise AuditError(f"it is of {kept.size} entries")
                 known[kept.size, kept.root] = kept
             except AuditError as error:
                 problem = f"the checkpoint kept at {size} entries is not what was signed: {error}"
@@ -61,7 +64,7 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
         if incremental:
             start = resume(outside or last, TiledHashes(reader.tile, reader.leaves))
         report = verify_rows(
-            reader.rows(start.size),
+            reader.rows(start.size, _BEYOND),  # what was put beyond the head is somebody's work too
             log=engine.store.log_id,
             start=start,
             head=reader.head,

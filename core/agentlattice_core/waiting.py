@@ -98,18 +98,18 @@ def _look(engine: Engine, approval_id: str, limit: datetime | None) -> tuple[Doc
     with engine.read() as reader:
         approval = reader.get("approval", approval_id)
         latest = reader.head.at
-    if approval is None:
-        raise NotFoundError(f"there is no approval `{approval_id:.80}`")
-    if approval["status"] != "pending":
-        return approval, None
-    now = engine.clock.now()
-    deadline = parse_time(approval["timeout_at"])
-    # The log's time counts, which may be ahead of a clock that was set back.
-    if now >= deadline or latest >= approval["timeout_at"]:
-        return None, None
-    left = (deadline - now).total_seconds()
-    if limit is not None:
-        if now >= limit:
+        if approval is None:
+            raise NotFoundError(f"there is no approval `{approval_id:.80}`")
+        if approval["status"] != "pending":
             return approval, None
-        left = min(left, (limit - now).total_seconds())
-    return approval, min(left, _LONGEST_NAP)
+        now = engine.clock.now()
+        deadline = parse_time(approval["timeout_at"])
+        # The log's time counts, which may be ahead of a clock that was set back.
+        if now >= deadline or latest >= approval["timeout_at"]:
+            return None, None
+        left = (deadline - now).total_seconds()
+        if limit is not None:
+            if now >= limit:
+                return approval, None
+            left = min(left, (limit - now).total_seconds())
+        return approval, min(left, _LONGEST_NAP)

@@ -46,6 +46,8 @@ _FORK_PATIENCE = 10.0  # seconds a fork waits for reads in progress
 
 _FAILED_SYNCS = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
 
+_Identity = tuple[int, int] | None  # device and number of a file
+
 Fsync = Callable[[int], None]
 
 _fdatasync: Fsync = getattr(os, "fdatasync", os.fsync)
@@ -89,7 +91,8 @@ class SQLiteStore(Store):
         self._openings = 0  # how often a fork had the file closed and opened again
         self._quiescing = False
         self._data_version: tuple[int, int] | None = None
-        self._file: tuple[int, int] | None = None
+        self._wal_path = f"{self.path}-wal"
+        self._files: tuple[_Identity, _Identity] = (None, None)
         self.cache = Cache()
         with self._write_lock:
             self._open()
@@ -109,10 +112,10 @@ class SQLiteStore(Store):
                 self._gate.enter()
                 self._board = Board(self.path)
                 self._writer = self._connect()
-                self._file = _identity(self.path)
                 self.log_id = create_or_migrate(self._writer, self.path, self._new_log_id)
                 self._writer.set_wal_hook(self._committed_pages)
-                self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+                self._wal = os.open(self._wal_path, os.O_RDWR | os.O_CLOEXEC)
+                self._files = _identity(self.path), _identity(self._wal_path)
                 # What a process that is gone had committed was perhaps never synced.
                 self._fsync(self._wal)
                 number, _ = self._board.written
@@ -219,8 +222,7 @@ class SQLiteStore(Store):
 
     def _check_files(self) -> None:
         """What is written to a file that has no name any more is lost with this process."""
-        wal = self._wal
-        if _identity(self.path) != self._file or wal is None or os.fstat(wal).st_nlink == 0:
+        if (_identity(self.path), _identity(self._wal_path)) != self._files:
             raise NotRecordedError(
                 f"`{self.path}` was removed or replaced while it was open; restore it and open it again"
             )
@@ -447,7 +449,7 @@ class SQLiteStore(Store):
         self._write_lock.release()
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _identity(path: str) -> _Identity:
     """Which file a path leads to now."""
     try:
         found = os.stat(path)

@@ -9,10 +9,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agentlattice_core import AgentLattice, StoreError
+from agentlattice_core import AgentLattice, GovernanceEvent, NotRecordedError, StoreError
+from agentlattice_core import engine as engine_module
+from agentlattice_core.testing import ManualClock
 
 
 def test_a_forked_child_reopens_and_both_go_on(al: AgentLattice) -> None:
@@ -227,3 +230,126 @@ def test_a_subscriber_that_raises_does_not_stop_the_others(al: AgentLattice) -> 
     al.subscribe_sync(al.org_id, lambda event: heard.set(), events=["action.denied"])
     al.execute_sync("secret.read")
     assert heard.wait(10)
+
+
+@pytest.mark.parametrize("what", ["governance.db", "governance.db-wal"])
+def test_a_file_removed_while_it_is_open_is_refused_and_not_written_into_nothing(
+    al: AgentLattice, tmp_path: Path, what: str
+) -> None:
+    """What is written to a file without a name is gone with the process, so it is no answer."""
+    al.execute_sync("pr.open", metadata={"pr_size": 1})
+    (tmp_path / what).rename(tmp_path / "aside")
+    with pytest.raises(NotRecordedError, match="removed or replaced"):
+        al.execute_sync("pr.open", metadata={"pr_size": 1})
+    (tmp_path / "aside").rename(tmp_path / what)
+    assert al.execute_sync("pr.open", metadata={"pr_size": 1}).status == "executed"
+
+
+def test_opening_a_file_twice_keeps_the_locks_of_the_first(
+    opened, tmp_path: Path, clock: ManualClock
+) -> None:
+    """The system drops a process's locks on a file when any handle on it is closed, and then the next process to end
+    would remove the write-ahead log from under us.
+    """
+    one, other = opened(), opened(clock=None)  # two clocks, so two stores
+    one.execute_sync("pr.open", metadata={"pr_size": 1})
+    script = (
+        "import sys; from agentlattice_core import AgentLattice\n"
+        "with AgentLattice.embedded(sys.argv[1], agent='ci') as al:\n"
+        "    assert al.execute_sync('pr.open', metadata={'pr_size': 2}).status == 'executed'\n"
+    )
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "governance.db")], check=True, timeout=60
+        )
+        assert (tmp_path / "governance.db-wal").exists()
+        one.execute_sync("pr.open", metadata={"pr_size": 3})
+        other.execute_sync("pr.open", metadata={"pr_size": 4})
+    assert len(other.audit_sync(limit=200).events) == 7
+    assert other.verify_sync().chain_valid
+
+
+def test_a_subscriber_that_joins_hears_all_from_then_on_and_nothing_before(al: AgentLattice) -> None:
+    """Also while the log is being read for others."""
+    follower = al._opened.follower
+    reading, go_on = threading.Event(), threading.Event()
+    heard: list[str] = []
+
+    def slow(event: GovernanceEvent) -> None:
+        reading.set()
+        assert go_on.wait(20)
+
+    al.subscribe_sync(al.org_id, slow)
+    al.execute_sync("pr.open", metadata={"pr_size": 1})
+    assert reading.wait(20)
+    for _ in range(3):
+        al.execute_sync("pr.open", metadata={"pr_size": 2})
+    late = al.for_agent("late")
+    done = threading.Event()
+
+    def listen(event: GovernanceEvent) -> None:
+        heard.append(event.data["action_type"])
+        if len(heard) == 4:
+            done.set()
+
+    late.subscribe_sync(al.org_id, listen)
+    for action_type in ("deploy.a", "deploy.b", "deploy.c", "deploy.d"):
+        al.execute_sync(action_type)
+    go_on.set()
+    assert done.wait(20)
+    assert heard == ["deploy.a", "deploy.b", "deploy.c", "deploy.d"]
+    assert follower._cursor > 0
+    late.close()
+
+
+def test_a_disturbance_does_not_end_the_following_of_the_log(
+    al: AgentLattice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = threading.Event()
+    al.subscribe_sync(al.org_id, lambda event: heard.set())
+    store = al._opened.store
+    disturbed = threading.Event()
+    read = store.read
+
+    def fails() -> Any:
+        if threading.current_thread().name == "agentlattice-follower" and not disturbed.is_set():
+            disturbed.set()
+            raise OSError(5, "Input/output error")
+        return read()
+
+    monkeypatch.setattr(store, "read", fails)
+    al.execute_sync("pr.open", metadata={"pr_size": 1})
+    assert disturbed.wait(20)
+    assert heard.wait(20)
+
+
+def test_a_child_forked_while_every_lock_is_held_goes_on(al: AgentLattice) -> None:
+    """Locks that a thread of the parent held stay locked in the child, where that thread does not run."""
+    engine = al._opened
+    locks = [engine._sequencer._mutex, engine.policies._lock, engine.follower._lock, engine.keeper._wake]
+    for lock in locks:
+        lock.acquire()
+    with engine_module._engines_lock:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                answers: list[str] = []
+
+                def act() -> None:
+                    answers.append(al.execute_sync("pr.open", metadata={"pr_size": 1}).status)
+                    al.subscribe_sync(al.org_id, print)
+                    al.for_agent("child").close()
+
+                threads = [threading.Thread(target=act, daemon=True) for _ in range(4)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(20)
+                status = 0 if answers == ["executed"] * 4 else 1
+            finally:
+                os._exit(status)
+    for lock in locks:
+        lock.release()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert al.execute_sync("pr.open", metadata={"pr_size": 1}).status == "executed"

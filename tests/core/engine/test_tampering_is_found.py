@@ -8,7 +8,15 @@ from pathlib import Path
 import apsw
 import pytest
 
-from agentlattice_core import AgentLattice, AuditError, ForbiddenError, InvalidRequestError, NotRecordedError
+from agentlattice_core import (
+    AgentLattice,
+    AgentLatticeError,
+    AuditError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotRecordedError,
+    ReportOutcome,
+)
 
 
 @pytest.fixture
@@ -260,3 +268,97 @@ def test_a_checkpoint_of_another_log_is_refused(opened, database: Path, tmp_path
         foreign = other.checkpoint_sync()
     with pytest.raises(AuditError):
         opened().verify_sync(foreign)
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("UPDATE head SET at = '2099-01-01T00:00:00.000000Z'", "its head says"),
+        ("UPDATE head SET leaf = zeroblob(32)", "is not what was written"),
+        ("DELETE FROM head", "lost the head"),
+        ("UPDATE head SET frontier = x'00'", "cut short"),
+        ("UPDATE head SET log_id = 'org_other'", "not signed by"),
+        ("DROP TABLE entries", "no such table"),
+    ],
+)
+def test_a_changed_head_is_found_before_anything_is_recorded_after_it(
+    opened, database: Path, statement: str, says: str
+) -> None:
+    """A head that lies in the future would make every deadline pass and every daily cap begin anew."""
+    connection = apsw.Connection(str(database))
+    connection.execute(statement)
+    connection.close()
+    with pytest.raises(AgentLatticeError, match=says):
+        opened()
+
+
+def test_a_log_whose_signing_key_was_taken_away_is_not_signed_by_a_new_one(opened, database: Path) -> None:
+    change(database, "DELETE FROM checkpoints")
+    for name in ("governance.db.key", "governance.db.key.signed"):
+        (database.parent / name).unlink()
+    with pytest.raises(NotRecordedError, match="another key was put in its place"):
+        opened()
+
+
+def test_a_log_is_signed_before_anything_is_recorded_in_it(opened) -> None:
+    al = opened(policies=None)
+    assert al._opened.notary.signed == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO entries SELECT i + 1, body, leaf, salt, payload FROM entries ORDER BY i DESC LIMIT 1",
+        "INSERT INTO entries SELECT i + 9, body, leaf, salt, payload FROM entries ORDER BY i DESC LIMIT 1",
+        "UPDATE checkpoints SET size = size - 1",
+    ],
+)
+def test_what_was_put_beyond_the_end_or_beside_its_place_is_found(
+    opened, database: Path, statement: str
+) -> None:
+    change(database, statement)
+    assert not opened(policies=None).verify_sync().chain_valid
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE state SET value = x'00'",
+        "UPDATE state SET value = CAST('[]' AS BLOB)",
+        "UPDATE state SET value = CAST('{}' AS BLOB)",
+        "DELETE FROM state WHERE kind = 'approval'",
+        "UPDATE entries SET payload = x'00' WHERE i > 299",
+        "UPDATE entries SET body = x'00' WHERE i > 299",
+    ],
+)
+def test_whatever_was_written_into_the_database_every_error_is_one_of_ours(
+    opened, database: Path, statement: str
+) -> None:
+    al = opened()
+    operator = al.for_operator("auditor")
+    asked = al.execute_sync("deploy.late")
+    al.checkpoint_sync()
+    al.close()
+    operator.close()
+    change(database, statement)
+    failed = []
+    for call in (
+        lambda: opened(policies=None).execute_sync("deploy.late"),
+        lambda: opened(policies=None).claim_sync(asked.audit_event_id),
+        lambda: opened(policies=None).report_sync(asked.audit_event_id, ReportOutcome("success")),
+        lambda: opened(policies=None).audit_sync(limit=200),
+        lambda: opened(policies=None).can_i_sync("deploy.late"),
+        lambda: opened(policies=None).whoami_sync(),
+        lambda: opened(policies=None).await_approval_sync(asked.approval_id, 0),
+        lambda: AgentLattice.embedded(database, operator="o").list_pending_approvals_sync(),
+        lambda: AgentLattice.embedded(database, operator="o").approve_action_sync(asked.approval_id),
+        lambda: AgentLattice.embedded(database, operator="o").audit_sync(limit=200),
+        lambda: AgentLattice.embedded(database, operator="o").verify_sync(),
+        lambda: AgentLattice.embedded(database, operator="o").verify_state_sync(),
+    ):
+        try:
+            call()
+        except AgentLatticeError as error:
+            failed.append(str(error))
+    assert failed
+    assert not any("\n" in message for message in failed)
