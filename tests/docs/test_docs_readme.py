@@ -33,7 +33,8 @@ def test_twenty_lines_show_an_agent_that_corrects_itself(project: Path, number: 
     """Each framework's program runs as it stands, says what the README says, and leaves a log that verifies."""
     program = PROGRAMS[number]
     assert len([line for line in program.text.splitlines() if line.strip()]) <= 22
-    assert OUTPUTS[0].text in run_program(program)
+    # A framework that reports from another thread may write between the last line and its end.
+    assert OUTPUTS[0].text.strip() in run_program(program)
     with AgentLattice.embedded("governance.db", operator="reader") as al:
         told = [(event.action_type, event.denial_reason) for event in reversed(al.audit_sync().events)]
     assert told == [
