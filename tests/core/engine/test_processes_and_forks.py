@@ -15,7 +15,7 @@ import pytest
 
 from agentlattice_core import AgentLattice, GovernanceEvent, NotRecordedError, StoreError
 from agentlattice_core import engine as engine_module
-from agentlattice_core.testing import ManualClock
+from agentlattice_core.audit.signer import FileSigner
 
 
 def test_a_forked_child_reopens_and_both_go_on(al: AgentLattice) -> None:
@@ -347,3 +347,25 @@ def test_a_child_forked_while_every_lock_is_held_goes_on(al: AgentLattice) -> No
         lock.release()
     assert os.waitpid(pid, 0)[1] == 0
     assert al.execute_sync("pr.open", metadata={"pr_size": 1}).status == "executed"
+
+
+def test_processes_that_begin_a_log_together_do_not_suspect_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process begins, signs and writes between this one's look at the signer and its look at the log."""
+    script = (
+        "import sys; from agentlattice_core import AgentLattice\n"
+        "with AgentLattice.embedded(sys.argv[1], agent='other') as al: al.execute_sync('pr.open')\n"
+    )
+    path, begun, last = tmp_path / "governance.db", [], FileSigner.last
+
+    def last_of_then(signer: FileSigner) -> str:
+        note = last(signer)
+        if not begun:
+            begun.append(1)
+            subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=60)
+        return note
+
+    monkeypatch.setattr(FileSigner, "last", last_of_then)
+    with AgentLattice.embedded(path, agent="ci") as al:
+        assert al.execute_sync("pr.open").status == "policy_not_found"
