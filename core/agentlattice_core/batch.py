@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from heapq import merge
 from typing import Any, TypeVar
 
 from agentlattice_core.audit.entry import Head, SealedEntry, Sealer
@@ -52,15 +53,20 @@ class Batch:
         return self._transaction.get(kind, key)
 
     def scan(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Document]]:
-        """The state documents of one kind whose key starts with `prefix`, in key order."""
-        found = dict(self._transaction.scan(kind, prefix))
-        for (written, key), document in self._writes.items():
-            if written == kind and key.startswith(prefix):
-                if document is None:
-                    found.pop(key, None)
-                else:
-                    found[key] = document
-        yield from sorted(found.items())
+        """The state documents of one kind whose key starts with `prefix`, in key order; read as far as they are asked
+        for. Record nothing before it ends.
+        """
+        own = sorted(
+            (key, document)
+            for (written, key), document in self._writes.items()
+            if written == kind and key.startswith(prefix)
+        )
+        stored = (
+            found for found in self._transaction.scan(kind, prefix) if (kind, found[0]) not in self._writes
+        )
+        for key, document in merge(stored, own):
+            if document is not None:
+                yield key, document
 
     def row(self, index: int) -> Row | None:
         """One entry, of this batch or before."""

@@ -276,6 +276,7 @@ class SQLiteStore(Store):
             transaction = SQLiteTransaction(connection, self.cache, board.begun)
             number = board.begin()
             result = work(transaction)
+            transaction.end()
             committing = True
             connection.execute("COMMIT")
             self._remember(board, number, transaction, on_commit)

@@ -283,6 +283,12 @@ class StoreContract:
             look_and_stop()
         with pytest.raises(RuntimeError):
             store.transact(stop)
+
+        def go_on(transaction: Transaction) -> None:
+            held.append(transaction.scan("k"))
+            next(held[-1])
+
+        store.transact(go_on)
         other.transact(lambda t: append(t, other.log_id))
         other.sync()
         with store.read() as reader:
