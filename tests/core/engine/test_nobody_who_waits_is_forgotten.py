@@ -130,7 +130,7 @@ def test_an_interrupt_at_any_point_forgets_nobody(store: SQLiteStore, tmp_path: 
         if not interrupter.struck:
             break
         point += 1
-    assert point > 50
+    assert point > 20  # how many points there are depends on the interpreter
     other.close()
 
 
