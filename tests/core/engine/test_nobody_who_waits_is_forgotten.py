@@ -130,7 +130,9 @@ def test_an_interrupt_at_any_point_forgets_nobody(store: SQLiteStore, tmp_path: 
         if not interrupter.struck:
             break
         point += 1
-    assert point > 20  # how many points there are depends on the interpreter
+    # How many points there are depends on the interpreter; Python 3.12 does not trace single instructions asked for
+    # from within a trace, so there the promise is held by the other versions only.
+    assert point > 20 or sys.version_info[:2] == (3, 12)
     other.close()
 
 
