@@ -39,6 +39,15 @@ def problems_of(text: str, name: str = "p.yaml") -> list[tuple[int, int, str, st
     return [(one.line, one.column, one.field, one.message) for one in caught.value.problems]
 
 
+class Quoting(yaml.SafeDumper):
+    """Writes text in quotes: YAML 1.1, which the library writes, knows fewer numbers (`0E0`) than are read as such."""
+
+
+Quoting.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
+
+
 class TestRoundTrip:
     @settings(max_examples=80, deadline=None)
     @given(documents())
@@ -59,7 +68,8 @@ class TestRoundTrip:
     def test_yaml_and_json_of_the_same_document_mean_the_same(self, raw):
         """The digest depends on what is said, not on how it is written."""
         from_json = PolicyDocument.parse(json.dumps(raw), "p.json")
-        from_yaml = PolicyDocument.parse(yaml.safe_dump(raw, allow_unicode=True, sort_keys=False), "p.yaml")
+        text = yaml.dump(raw, Dumper=Quoting, allow_unicode=True, sort_keys=False)
+        from_yaml = PolicyDocument.parse(text, "p.yaml")
         assert from_yaml.digest() == from_json.digest()
 
     def test_parts_are_canonical(self):
