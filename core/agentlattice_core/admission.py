@@ -55,6 +55,7 @@ __all__ = [
     "record_claim_outcome",
     "refuse",
     "report",
+    "result_of",
     "stored_action",
 ]
 
@@ -99,15 +100,33 @@ def checked_text(name: str, text: str) -> None:
 # Deciding
 
 
-def execute(policies: Policies, batch: Batch, caller: Caller, action: Action) -> ActionResult:
-    """Decide on an action and record it. Raises EventIdConflictError."""
+def execute(
+    policies: Policies, batch: Batch, caller: Caller, action: Action, nonce: str | None = None
+) -> ActionResult:
+    """Decide on an action and record it. `nonce`, 20 hexadecimal digits, ends the id of its entry. Raises
+    EventIdConflictError.
+    """
     agent = agent_facts(batch, caller.agent)
     if action.event_id is not None:
         known = batch.get("event", event_key(agent.id, action.event_id))
         if known is not None:
             return _replay(batch, agent.id, known["entry"], action)
     facts = Facts(action, agent, batch.now, _usage(batch), policies.registries(batch))
-    return _record(batch, caller, agent.id, action, _decide(policies, batch, facts))
+    return _record(batch, caller, agent.id, action, _decide(policies, batch, facts), nonce)
+
+
+def result_of(batch: Batch, nonce: str, start: int) -> ActionResult | None:
+    """The answer to the action whose entry's id ends with `nonce`, if it was recorded from entry `start` on."""
+    for index in range(start, batch.next_index):
+        row = batch.row(index)
+        entry = orjson.loads(row[1]) if row is not None else {}
+        if entry.get("kind") == "action" and entry["id"].endswith(nonce):
+            _, document = _stored(batch, entry["who"]["agent_id"], index)
+            assert row is not None
+            result = original_result(row, document)
+            result.replayed = False
+            return result
+    return None
 
 
 def _decide(policies: Policies, batch: Batch, facts: Facts) -> Decision:
@@ -134,7 +153,14 @@ def _usage(batch: Batch) -> Any:
     return used
 
 
-def _record(batch: Batch, caller: Caller, agent_id: str, action: Action, decision: Decision) -> ActionResult:
+def _record(
+    batch: Batch,
+    caller: Caller,
+    agent_id: str,
+    action: Action,
+    decision: Decision,
+    nonce: str | None = None,
+) -> ActionResult:
     status = _STATUS[decision.outcome]
     observing = caller.mode == "observe"
     runs = status == "executed" or observing
@@ -158,7 +184,7 @@ def _record(batch: Batch, caller: Caller, agent_id: str, action: Action, decisio
     _explain_payload(payload, decision)
     if caller.context:
         payload["context"] = caller.context
-    event = f"evt_{batch.next_index:012x}{os.urandom(10).hex()}"
+    event = f"evt_{batch.next_index:012x}{nonce or os.urandom(10).hex()}"
     batch.record("action", _who(caller, agent_id), data, id=event, payload=_payload(payload))
     shown = hide(decision)
     return ActionResult(

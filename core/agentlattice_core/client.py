@@ -16,6 +16,7 @@ from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import time_of_log
+from agentlattice_core.commands import Execution, Outcome
 from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
@@ -111,12 +112,7 @@ class AgentLattice(Session):
         if context:
             caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
         action = Action.build(action_type, _options(options, fields), trusted=trusted)
-        in_force = self._engine.policies
-
-        def command(batch: Batch) -> ActionResult:
-            return admission.execute(in_force, batch, caller, action)
-
-        return command, self._giving_back()
+        return Execution(self._engine.policies, caller, action), self._giving_back()
 
     def _giving_back(self) -> Callable[[ActionResult], None]:
         """For a caller that is cancelled before it gets its answer: what it was admitted for will not run.
@@ -209,9 +205,7 @@ class AgentLattice(Session):
         caller = self._acting()
         if message is not None:
             message = message.encode("utf-8", "backslashreplace").decode()[:_MOST_OF_A_MESSAGE]
-        self._engine.post(
-            lambda batch: admission.record_claim_outcome(batch, caller, audit_event_id, claim, message)
-        )
+        self._engine.post(Outcome(caller, audit_event_id, claim, message))
 
     async def record_refusal(
         self, action_type: str, reason: str, message: str, context: Mapping[str, Any] | None = None

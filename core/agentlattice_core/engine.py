@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock, SystemClock
+from agentlattice_core.commands import Commands
 from agentlattice_core.errors import AgentLatticeError, AuditError, NotRecordedError, StoreError
 from agentlattice_core.follower import Follower
 from agentlattice_core.keeper import Keeper
@@ -44,7 +45,7 @@ class Engine:
         self.policies = Policies()
         self.keeper = Keeper()
         self.follower = Follower(store)
-        self._sequencer = Sequencer(store, clock, self._after_batch)
+        self._sequencer = Sequencer(store, clock, self._after_batch, Commands(self.policies))
         self._closed = False
         self.users = 0
         self.notary = Notary(store, signing_key, self._keep_checkpoint)

@@ -12,6 +12,8 @@
   yet, and otherwise handed to `abandoned`, which can take back what nobody will use.
 - A caller that is interrupted (Ctrl-C) while it leads finishes the batch first, because others wait for it.
 - No threads exist until they are needed, and none is carried across a fork.
+- If another process is about to write, it is offered the batch, and if it takes it, its answers are this batch's
+  (`stores.exchange`). In turn, whoever leads runs what other processes offered, and answers when that is durable.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from agentlattice_core.batch import Batch
-from agentlattice_core.clock import Clock
+from agentlattice_core.clock import Clock, SystemClock
+from agentlattice_core.commands import Commands, answers, perhaps_run
 from agentlattice_core.errors import AgentLatticeError, NotRecordedError, StoreError
-from agentlattice_core.stores.base import Store, Transaction
+from agentlattice_core.stores.base import Round, Store, Transaction
 
 __all__ = ["Command", "Sequencer"]
 
@@ -61,11 +64,12 @@ class _Ticket(Generic[T]):
 class _Turn:
     """How far the serving of one batch has come, so that it can go on where an interrupt met it."""
 
-    __slots__ = ("attempted", "committed", "failure", "over", "riders", "synced", "tickets")
+    __slots__ = ("attempted", "committed", "failure", "over", "riders", "round", "synced", "tickets")
 
     def __init__(self) -> None:
         self.tickets: list[_Ticket[Any]] | None = None
         self.riders: list[Command[Any]] = []
+        self.round: Round | None = None
         self.attempted = False
         self.committed = False
         self.synced = False
@@ -76,13 +80,18 @@ class _Turn:
 class Sequencer:
     """The one writer of a store within this process. Safe to use from any thread and any event loop.
 
-    `after_batch` is called after each durable batch, on the thread that led it.
+    `after_batch` is called after each durable batch, on the thread that led it. `commands` makes commands of this
+    process known to others, and theirs to it.
     """
 
-    def __init__(self, store: Store, clock: Clock, after_batch: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, after_batch: Callable[[], None], commands: Commands | None = None
+    ) -> None:
         self._store = store
         self._clock = clock
         self._after_batch = after_batch
+        # What another process decides is decided by the system's clock.
+        self._commands = commands if isinstance(clock, SystemClock) else None
         self.restart()
 
     def restart(self) -> None:
@@ -277,6 +286,8 @@ class Sequencer:
                 turn.synced = True
             except Exception as error:
                 turn.committed, turn.failure = False, error
+        if turn.round is not None:
+            turn.round.end(durable=turn.synced)
         self._answer(tickets, None if turn.committed else turn.failure)
         turn.over = True
 
@@ -292,12 +303,45 @@ class Sequencer:
                     ticket.result, error = batch.attempt(ticket.command)
                     if error is not None:
                         ticket.error = error if isinstance(error, AgentLatticeError) else _refusal(error)
+            if self._commands is not None:
+                turn.round = transaction.collect()
+                if turn.round is not None:
+                    for guest in turn.round.guests:
+                        guest.answer = self._commands.run(batch, guest.request)
             batch.finish()
 
         def on_commit() -> None:
             turn.committed = True
 
-        self._store.transact(work, on_commit)
+        offer = self._offer(turn, tickets)
+        self._store.transact(work, on_commit, offer)
+        if offer is not None and offer.was_answered and not turn.committed:
+            self._store.transact(work, on_commit)  # what the other process could not run
+
+    def _offer(self, turn: _Turn, tickets: list[_Ticket[Any]]) -> _Offer | None:
+        """The batch as another process may run it, or None if part of it can only run here."""
+        if self._commands is None:
+            return None
+        offered = [ticket for ticket in tickets if not ticket.given_up]
+        commands = [*turn.riders, *(ticket.command for ticket in offered)]
+        request = self._commands.request(commands)
+        return None if request is None else _Offer(self, turn, offered, commands, request)
+
+    def _take_results(self, turn: _Turn, offered: list[_Ticket[Any]], results: list[Any]) -> None:
+        """What another process made of the batch, which is durable. What has no result stays in the batch."""
+        of_riders, of_tickets = results[: len(turn.riders)], results[len(turn.riders) :]
+        left = [rider for rider, result in zip(turn.riders, of_riders, strict=True) if result is None]
+        served = []
+        for ticket, result in zip(offered, of_tickets, strict=True):
+            if result is not None:
+                ticket.result = result
+                served.append(ticket)
+        turn.riders = left
+        if turn.tickets is not None:
+            turn.tickets[:] = [ticket for ticket in turn.tickets if ticket not in served]
+        if not turn.riders and len(served) == len(offered):
+            turn.committed = turn.synced = True
+        self._answer(served, None)
 
     def _answer(self, tickets: list[_Ticket[Any]], failure: BaseException | None) -> None:
         with self._mutex:
@@ -321,6 +365,32 @@ class Sequencer:
             except RuntimeError:  # the loop was closed: nobody is there to be told
                 for ticket in answered:
                     _abandon(ticket)
+
+
+class _Offer:
+    """A batch that is offered to another process."""
+
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        turn: _Turn,
+        tickets: list[_Ticket[Any]],
+        commands: list[Command[Any]],
+        request: bytes,
+    ) -> None:
+        self.request = request
+        self.was_answered = False
+        self._sequencer = sequencer
+        self._turn = turn
+        self._tickets = tickets
+        self._commands = commands
+
+    def answered(self, answer: bytes) -> None:
+        self.was_answered = True
+        self._sequencer._take_results(self._turn, self._tickets, answers(self._commands, answer))
+
+    def unanswered(self, size: int) -> None:
+        perhaps_run(self._commands, size)
 
 
 def _nothing(batch: Batch) -> None:

@@ -18,7 +18,18 @@ import orjson
 
 from agentlattice_core.audit.entry import Head, SealedEntry
 
-__all__ = ["Document", "Reader", "Row", "StateKey", "Store", "Transaction", "encode"]
+__all__ = [
+    "Document",
+    "Guest",
+    "Offer",
+    "Reader",
+    "Round",
+    "Row",
+    "StateKey",
+    "Store",
+    "Transaction",
+    "encode",
+]
 
 T = TypeVar("T")
 
@@ -82,8 +93,47 @@ class Reader(Protocol):
         ...
 
 
+class Offer(Protocol):
+    """What one process would have another run."""
+
+    request: bytes
+
+    def answered(self, answer: bytes) -> None:
+        """It was run, and this is durable."""
+        ...
+
+    def unanswered(self, size: int) -> None:
+        """Somebody may have run it, and if so recorded it after the first `size` entries; or nobody did."""
+        ...
+
+
+class Guest(Protocol):
+    """What another process offered. `answer` is what it will be told; None has it look in the log and run it itself."""
+
+    request: bytes
+    answer: bytes | None
+
+
+class Round(Protocol):
+    """The guests of one transaction, who wait until it is durable."""
+
+    guests: Sequence[Guest]
+
+    def end(self, *, durable: bool) -> None:
+        """Answer, if the transaction is durable, and wake everybody who waits. Interrupted, it may be called again."""
+        ...
+
+
 class Transaction(Reader, Protocol):
     """A reader that may write. Reads see the transaction's own writes."""
+
+    def collect(self) -> Round | None:
+        """What other processes offer to have run in this transaction; None if nothing.
+
+        Run each, set its answer, and end the round once everything is durable. If the transaction fails, the store ends
+        it.
+        """
+        ...
 
     def append(
         self,
@@ -109,11 +159,17 @@ class Store(Protocol):
 
     log_id: str
 
-    def transact(self, work: Callable[[Transaction], T], on_commit: Callable[[], None] | None = None) -> T:
+    def transact(
+        self,
+        work: Callable[[Transaction], T],
+        on_commit: Callable[[], None] | None = None,
+        offer: Offer | None = None,
+    ) -> T | None:
         """Run `work` alone on the log and commit; roll back if it raises. Raises NotRecordedError if it cannot commit.
 
         `on_commit` is called as soon as the commit stands, even where an interrupt (Ctrl-C) then keeps `transact` from
-        returning: whoever answers others must know.
+        returning: whoever answers others must know. If another process writes next, it may be given the `offer`; if it
+        answers that, `work` is not run and the result is None.
         """
         ...
 

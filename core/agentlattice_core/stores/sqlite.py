@@ -29,8 +29,9 @@ from typing import TypeVar
 import apsw
 
 from agentlattice_core.errors import NotRecordedError, StoreError
-from agentlattice_core.stores.base import Store, Transaction
+from agentlattice_core.stores.base import Offer, Store, Transaction
 from agentlattice_core.stores.board import Board
+from agentlattice_core.stores.exchange import Exchange
 from agentlattice_core.stores.gate import ProcessGate
 from agentlattice_core.stores.schema import APPLICATION_ID, create_or_migrate
 from agentlattice_core.stores.sqlite_transaction import Cache, SQLiteReader, SQLiteTransaction
@@ -81,6 +82,7 @@ class SQLiteStore(Store):
         self._reading = 0
         self._writer: apsw.Connection | None = None
         self._gate: ProcessGate | None = None
+        self._exchange: Exchange | None = None
         self._wal: int | None = None
         self._wal_pages = 0
         self._pid = os.getpid()
@@ -109,8 +111,11 @@ class SQLiteStore(Store):
             self._create()
             self._gate = ProcessGate(self.path)
             try:
+                self._gate.queue()
                 self._gate.enter()
                 self._board = Board(self.path)
+                if Exchange.is_possible():
+                    self._exchange = Exchange(self.path, self._gate)
                 self._writer = self._connect()
                 self.log_id = create_or_migrate(self._writer, self.path, self._new_log_id)
                 self._writer.set_wal_hook(self._committed_pages)
@@ -126,6 +131,7 @@ class SQLiteStore(Store):
                     self._board.unlock()
             finally:
                 self._gate.leave()
+                self._gate.admit()
             directory = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 self._fsync(directory)
@@ -186,6 +192,9 @@ class SQLiteStore(Store):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
         if self._gate is not None:
             self._gate.close()
             self._gate = None
@@ -242,18 +251,38 @@ class SQLiteStore(Store):
 
     # Writing
 
-    def transact(self, work: Callable[[Transaction], T], on_commit: Callable[[], None] | None = None) -> T:
+    def transact(
+        self,
+        work: Callable[[Transaction], T],
+        on_commit: Callable[[], None] | None = None,
+        offer: Offer | None = None,
+    ) -> T | None:
         with self._write_lock:
             connection = self._usable()
-            gate = self._gate
+            gate, exchange, board = self._gate, self._exchange, self._board
             assert gate is not None
+            assert board is not None
             try:
                 try:
+                    if exchange is None:
+                        gate.queue()
+                    elif offer is None:
+                        gate.queue()
+                        exchange.begin()
+                    elif exchange.offer(offer, board.written[1]):
+                        return None
                     gate.enter()
                     self._check_files()
                     return self._transact(connection, work, on_commit)
                 finally:
-                    gate.leave()
+                    try:
+                        if exchange is not None:
+                            exchange.leave()
+                    finally:
+                        try:
+                            gate.leave()
+                        finally:
+                            gate.admit()
             except (apsw.Error, OSError) as error:
                 if getattr(error, "extendedresult", None) in _FAILED_SYNCS:
                     self._poison(error)
@@ -273,13 +302,15 @@ class SQLiteStore(Store):
         transaction: SQLiteTransaction | None = None
         try:
             connection.execute("BEGIN IMMEDIATE")
-            transaction = SQLiteTransaction(connection, self.cache, board.begun)
+            transaction = SQLiteTransaction(connection, self.cache, board.begun, self._exchange)
             number = board.begin()
             result = work(transaction)
             transaction.end()
             committing = True
             connection.execute("COMMIT")
             self._remember(board, number, transaction, on_commit)
+            if transaction.round is not None and self._exchange is not None:
+                self._exchange.keep()
             return result
         except BaseException as error:
             if transaction is not None:

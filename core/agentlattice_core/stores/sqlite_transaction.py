@@ -20,7 +20,8 @@ from agentlattice_core.audit.entry import Head, SealedEntry
 from agentlattice_core.audit.merkle import Frontier
 from agentlattice_core.audit.tiles import tiles_completed_by
 from agentlattice_core.errors import AuditError, NotRecordedError, StoreError
-from agentlattice_core.stores.base import Document, Row, StateKey, encode
+from agentlattice_core.stores.base import Document, Round, Row, StateKey, encode
+from agentlattice_core.stores.exchange import Exchange
 
 __all__ = ["Cache", "SQLiteReader", "SQLiteTransaction"]
 
@@ -134,8 +135,12 @@ class SQLiteReader:
 class SQLiteTransaction(SQLiteReader):
     """Reads through the cache, and writes."""
 
-    def __init__(self, connection: apsw.Connection, cache: Cache, begun: int) -> None:
+    def __init__(
+        self, connection: apsw.Connection, cache: Cache, begun: int, exchange: Exchange | None
+    ) -> None:
         super().__init__(connection, cache.head if cache.valid_at(begun) else None)
+        self._exchange = exchange
+        self.round: Round | None = None
         self._documents = cache.documents
         self.erased = False
         self._appended = False
@@ -147,6 +152,11 @@ class SQLiteTransaction(SQLiteReader):
             return self._documents[name]
         document = self._documents[name] = super().get(kind, key)
         return document
+
+    def collect(self) -> Round | None:
+        if self._exchange is not None:
+            self.round = self._exchange.collect()
+        return self.round
 
     def append(
         self,

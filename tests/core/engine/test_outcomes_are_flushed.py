@@ -15,11 +15,11 @@ def test_flush_waits_for_outcomes_that_somebody_else_is_writing(opened, monkeypa
     taken, go_on = threading.Event(), threading.Event()
     commit = SQLiteStore.transact
 
-    def slow(self, work, on_commit=None):
+    def slow(self, work, on_commit=None, offer=None):
         if threading.current_thread().name == "slow":
             taken.set()
             go_on.wait(10)
-        return commit(self, work, on_commit)
+        return commit(self, work, on_commit, offer)
 
     monkeypatch.setattr(SQLiteStore, "transact", slow)
     al.record_outcome(event, "succeeded")
