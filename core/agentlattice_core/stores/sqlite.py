@@ -8,7 +8,8 @@
 - A reader syncs first when it sees entries that nobody has made durable yet.
 - A failed sync is final: the kernel may have dropped the pages, so the store refuses everything until it is reopened.
 - A file that was removed or replaced while it was open is noticed before the next commit and refused.
-- The write-ahead log is moved into the database inside the gate, so that it starts afresh and stays small.
+- The write-ahead log is moved into the database twice: the bulk of it while others go on writing, and inside the gate
+  the little that they wrote meanwhile, so that it starts afresh and stays small.
 - Forking: connections are closed before a fork and opened again on first use, in parent and child, because a connection
   carried across a fork corrupts locks. A fork that Python did not announce is noticed by the process id and refused.
 - One SQLite library per process may open the file: another one (the standard library's, say) would drop the locks of
@@ -85,6 +86,9 @@ class SQLiteStore(Store):
         self._exchange: Exchange | None = None
         self._wal: int | None = None
         self._wal_pages = 0
+        self._postponed = 0  # pages that were there when a reader kept the log from being moved whole
+        self._moved = False  # whether the bulk of them is in the database
+        self._moving = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
         self._broken: str | None = None
@@ -180,6 +184,8 @@ class SQLiteStore(Store):
         return connection
 
     def _committed_pages(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        if pages < self._wal_pages:
+            self._postponed, self._moved = 0, False
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
@@ -242,7 +248,7 @@ class SQLiteStore(Store):
                 return
             if self._pid == os.getpid() and self._writer is not None:
                 try:
-                    self.sync()
+                    self._make_durable()
                 finally:
                     self._closed = True
                     with self._sync_lock:
@@ -296,8 +302,8 @@ class SQLiteStore(Store):
     ) -> T:
         board = self._board
         assert board is not None
-        if self._wal_pages >= _CHECKPOINT_PAGES:
-            self._checkpoint(connection)
+        if self._moved:
+            self._start_afresh(connection)
         committing = False
         transaction: SQLiteTransaction | None = None
         try:
@@ -331,21 +337,55 @@ class SQLiteStore(Store):
         on_commit: Callable[[], None] | None,
     ) -> None:
         if transaction.erased:
-            self._wal_pages = _CHECKPOINT_PAGES  # it still holds what was erased: start it afresh soon
+            self._wal_pages, self._postponed = (
+                _CHECKPOINT_PAGES,
+                0,
+            )  # it holds what was erased: start it afresh soon
         self._written = number
         board.done(number, transaction.head.size)
         self.cache.commit(number, transaction.head, transaction.writes)
         if on_commit is not None:
             on_commit()
 
-    def _checkpoint(self, connection: apsw.Connection) -> None:
-        """Move the write-ahead log into the database, so that the next writer starts it afresh. Inside the gate."""
+    # Moving the write-ahead log into the database
+
+    def _move_bulk(self) -> None:
+        """Move what is there while others write; at its end the log is as long as before."""
+        if not self._moving.acquire(blocking=False):
+            return
         try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            connection = self._borrow()
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                self._moved = True
+            except apsw.BusyError:
+                pass  # another process is at it
+            except apsw.Error as error:
+                # What was to be synced is; whoever comes next finds out that the disk is broken.
+                self._poison(error)
+            finally:
+                self._give_back(connection)
+        finally:
+            self._moving.release()
+
+    def _start_afresh(self, connection: apsw.Connection) -> None:
+        """Move the rest inside the gate, so that the next writer starts the log from its beginning."""
+        self._moved = False
+        try:
+            pages, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.BusyError:
-            pass  # a reader holds an old part of it; a later transaction tries again
+            pages, moved = self._wal_pages, 0
+        if moved < pages:
+            self._postponed = self._wal_pages  # a reader holds an old part of it; again when it has grown
+
+    # Syncing
 
     def sync(self) -> None:
+        self._make_durable()
+        if self._wal_pages >= _CHECKPOINT_PAGES + self._postponed and not self._moved and not self._closed:
+            self._move_bulk()
+
+    def _make_durable(self) -> None:
         opening, wanted, board = self._openings, self._written, self._board
         if board is not None and board.durable >= wanted:
             self._check_disk()
