@@ -17,7 +17,6 @@ os.environ.setdefault("CREWAI_TRACING_ENABLED", "false")
 os.environ.setdefault("OTEL_SDK_DISABLED", "true")
 
 import functools
-import itertools
 import logging
 import statistics
 import time
@@ -29,31 +28,15 @@ from crewai import Agent, Crew, Task
 from crewai.hooks import InterceptionPoint, clear_all_hooks, get_hooks, register_hook, unregister_hook
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools import tool
+from framework_pairs import POLICY, InstantClient, summary
 
 from agentlattice_core import AgentLattice
-from agentlattice_core.results import ActionOptions, ActionResult
 from agentlattice_integrations.crewai import govern
 
 __all__ = ["measure"]
 
-_POLICY = "version: 1\npolicies:\n  - {name: Tools, action: 'tool.*', effect: allow}\n"
 _CALLS = 20
 """Tool calls in one run of a crew."""
-
-
-class _InstantClient:
-    """Allows everything at once and records nothing."""
-
-    mode = "enforce"
-
-    def __init__(self) -> None:
-        self._ids = itertools.count()
-
-    def execute_sync(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
-        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
-
-    def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
-        """Nothing is recorded."""
 
 
 class _Model(BaseLLM):
@@ -115,10 +98,7 @@ def _paired(
         differences.append(took[True] - took[False])
         plain.append(took[False])
     clear_all_hooks()
-    return {
-        "bare_us": round(statistics.median(plain), 1),
-        "added_us": round(statistics.median(differences), 1),
-    }
+    return summary(plain, differences)
 
 
 def _nothing(_: Any) -> None:
@@ -178,11 +158,11 @@ def measure(directory: Path, *, rounds: int = 60) -> dict[str, Mapping[str, floa
     logging.getLogger("crewai").setLevel(logging.ERROR)
     directory.mkdir(parents=True, exist_ok=True)
     policies = directory / "policies.yaml"
-    policies.write_text(_POLICY, encoding="utf-8")
+    policies.write_text(POLICY, encoding="utf-8")
     found: dict[str, Mapping[str, float]] = {}
     with AgentLattice.embedded(directory / "governance.db", policies=policies, agent="benchmark") as durable:
         clients: dict[str, tuple[Any, Callable[[], float]]] = {
-            "own": (_InstantClient(), time.process_time),
+            "own": (InstantClient(), time.process_time),
             "durable": (durable, time.perf_counter),
         }
         found["crew, own"] = _own_time_in_a_crew(clients["own"][0], max(1, rounds // 4))

@@ -10,14 +10,12 @@
 
 from __future__ import annotations
 
-import gc
-import itertools
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from framework_pairs import POLICY, InstantClient, paired
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models import BaseChatModel
@@ -28,27 +26,9 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 from agentlattice_core import AgentLattice
-from agentlattice_core.results import ActionOptions, ActionResult
 from agentlattice_integrations.langgraph import GovernanceMiddleware, govern_tool, governed_tool_node
 
 __all__ = ["measure"]
-
-_POLICY = "version: 1\npolicies:\n  - {name: Tools, action: 'tool.*', effect: allow}\n"
-
-
-class _InstantClient:
-    """Allows everything at once and records nothing."""
-
-    mode = "enforce"
-
-    def __init__(self) -> None:
-        self._ids = itertools.count()
-
-    def execute_sync(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
-        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
-
-    def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
-        """Nothing is recorded."""
 
 
 class _EmptyMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -100,59 +80,35 @@ def _agent(**options: Any) -> Callable[[], Any]:
     return lambda: agent.invoke({"messages": [HumanMessage("go")]})
 
 
-def _paired(
-    bare: Callable[[], Any], governed: Callable[[], Any], rounds: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    for _ in range(20):
-        bare()
-        governed()
-    gc.collect()
-    gc.freeze()  # what the frameworks loaded is not looked through again in the middle of a measurement
-    differences, plain = [], []
-    for number in range(rounds):
-        order = (bare, governed) if number % 2 else (governed, bare)
-        took = {}
-        for each in order:
-            started = clock()
-            each()
-            took[each] = (clock() - started) * 1e6
-        differences.append(took[governed] - took[bare])
-        plain.append(took[bare])
-    return {
-        "bare_us": round(statistics.median(plain), 1),
-        "added_us": round(statistics.median(differences), 1),
-    }
-
-
 def measure(directory: Path, *, rounds: int = 400) -> dict[str, Mapping[str, float]]:
     """Microseconds that governance adds to one allowed call, per entry point, of our own and with the durable write."""
     directory.mkdir(parents=True, exist_ok=True)
     policies = directory / "policies.yaml"
-    policies.write_text(_POLICY, encoding="utf-8")
+    policies.write_text(POLICY, encoding="utf-8")
     found: dict[str, Mapping[str, float]] = {}
     with AgentLattice.embedded(directory / "governance.db", policies=policies, agent="benchmark") as durable:
         clients: dict[str, tuple[Any, Callable[[], float]]] = {
-            "own": (_InstantClient(), time.process_time),
+            "own": (InstantClient(), time.process_time),
             "durable": (durable, time.perf_counter),
         }
         for kind, (client, clock) in clients.items():
-            found[f"tool node, {kind}"] = _paired(
+            found[f"tool node, {kind}"] = paired(
                 _graph(ToolNode([write])), _graph(governed_tool_node([write], client)), rounds, clock
             )
-            found[f"governed tool in create_agent, {kind}"] = _paired(
+            found[f"governed tool in create_agent, {kind}"] = paired(
                 _agent(), _agent(tools=[govern_tool(write, client)]), rounds, clock
             )
-            found[f"middleware in create_agent, {kind}"] = _paired(
+            found[f"middleware in create_agent, {kind}"] = paired(
                 _agent(middleware=[_EmptyMiddleware()]),
                 _agent(middleware=[GovernanceMiddleware(client)]),
                 rounds,
                 clock,
             )
         instant, processor_time = clients["own"]
-        found["empty middleware in create_agent"] = _paired(
+        found["empty middleware in create_agent"] = paired(
             _agent(), _agent(middleware=[_EmptyMiddleware()]), rounds, processor_time
         )
-        found["middleware in create_agent, with the framework's share"] = _paired(
+        found["middleware in create_agent, with the framework's share"] = paired(
             _agent(), _agent(middleware=[GovernanceMiddleware(instant)]), rounds, processor_time
         )
     return found

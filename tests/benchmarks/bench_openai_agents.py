@@ -9,9 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
-import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
@@ -20,31 +18,15 @@ from typing import Any
 
 from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, function_tool
 from agents.tracing import set_trace_processors
+from framework_pairs import POLICY, InstantClient, paired
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
 from agentlattice_core import AgentLattice
-from agentlattice_core.results import ActionOptions, ActionResult
 from agentlattice_integrations.openai_agents import govern
 
 __all__ = ["measure"]
 
-_POLICY = "version: 1\npolicies:\n  - {name: Tools, action: 'tool.*', effect: allow}\n"
 _CALLS = 10
-
-
-class _InstantClient:
-    """Allows everything at once and records nothing."""
-
-    mode = "enforce"
-
-    def __init__(self) -> None:
-        self._ids = itertools.count()
-
-    async def execute(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
-        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
-
-    def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
-        """Nothing is recorded."""
 
 
 @function_tool
@@ -92,43 +74,19 @@ def _runner(agent: Agent[Any], traced: bool, loop: asyncio.AbstractEventLoop) ->
     return lambda: loop.run_until_complete(Runner.run(agent, "go", max_turns=_CALLS + 2, run_config=config))
 
 
-def _paired(
-    bare: Callable[[], Any], governed: Callable[[], Any], rounds: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    for _ in range(5):
-        bare()
-        governed()
-    gc.collect()
-    gc.freeze()  # what the frameworks loaded is not looked through again in the middle of a measurement
-    differences, plain = [], []
-    for number in range(rounds):
-        order = (bare, governed) if number % 2 else (governed, bare)
-        took = {}
-        for each in order:
-            started = clock()
-            each()
-            took[each] = (clock() - started) * 1e6 / _CALLS
-        differences.append(took[governed] - took[bare])
-        plain.append(took[bare])
-    return {
-        "bare_us": round(statistics.median(plain), 1),
-        "added_us": round(statistics.median(differences), 1),
-    }
-
-
 def measure(directory: Path, *, rounds: int = 100) -> dict[str, Mapping[str, float]]:
     """Microseconds that governance adds to one allowed call, of our own and with the durable write."""
     set_trace_processors([])
     directory.mkdir(parents=True, exist_ok=True)
     policies = directory / "policies.yaml"
-    policies.write_text(_POLICY, encoding="utf-8")
+    policies.write_text(POLICY, encoding="utf-8")
     found: dict[str, Mapping[str, float]] = {}
     with (
         closing(asyncio.new_event_loop()) as loop,
         AgentLattice.embedded(directory / "governance.db", policies=policies, agent="benchmark") as durable,
     ):
         clients: dict[str, tuple[Any, Callable[[], float]]] = {
-            "own": (_InstantClient(), time.process_time),
+            "own": (InstantClient(), time.process_time),
             "durable": (durable, time.perf_counter),
         }
         for kind, (client, clock) in clients.items():
@@ -136,8 +94,13 @@ def measure(directory: Path, *, rounds: int = 100) -> dict[str, Mapping[str, flo
                 bare = Agent(name="bare", tools=[write], model=_Model(at_once))
                 governed = govern(Agent(name="governed", tools=[write], model=_Model(at_once)), client)
                 name = f"{'ten calls at once' if at_once else 'one call after the other'}"
-                found[f"{name}{', traced' if traced else ''}, {kind}"] = _paired(
-                    _runner(bare, traced, loop), _runner(governed, traced, loop), rounds, clock
+                found[f"{name}{', traced' if traced else ''}, {kind}"] = paired(
+                    _runner(bare, traced, loop),
+                    _runner(governed, traced, loop),
+                    rounds,
+                    clock,
+                    calls=_CALLS,
+                    warmed=5,
                 )
     return found
 

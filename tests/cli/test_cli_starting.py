@@ -13,6 +13,7 @@ import pytest
 from cli_world import PATIENCE, PROGRAM, Al, AlProcess, Terminal, document
 
 from agentlattice_core import AgentLattice
+from agentlattice_core.stores import sqlite
 
 READING = [
     ["whoami", "--agent", "ci"],
@@ -181,12 +182,12 @@ def test_an_interrupt_ends_quietly_with_130(
     assert (process.returncode, out, err.replace(b"locking\n", b"")) == (130, b"", b"")
 
 
-@pytest.mark.soak
 def test_a_database_that_another_program_locks_can_be_read_and_not_written(
-    governed: AgentLattice, project: Path, al_process: AlProcess
+    governed: AgentLattice, al: Al, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After some patience the error says so; nothing was decided."""
+    """After some patience, here a short one, the error says so; nothing was decided."""
     governed.close()
+    monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_MS", 50)
     code = (
         "import apsw; c = apsw.Connection('governance.db'); "
         "c.execute('BEGIN IMMEDIATE'); print('locked', flush=True); input()"
@@ -196,12 +197,12 @@ def test_a_database_that_another_program_locks_can_be_read_and_not_written(
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"locked\n"
-        assert al_process("audit", "list").returncode == 0
-        refused = al_process("execute", "pr.open", "--agent", "ci")
-        assert refused.returncode == 3
+        assert al("audit", "list").exit_code == 0
+        refused = al("execute", "pr.open", "--agent", "ci")
+        assert refused.exit_code == 3
         assert refused.stderr.endswith("could not be written: database is locked\n")
         holder.communicate(b"\n")
-    assert al_process("execute", "pr.open", "--agent", "ci").returncode == 1
+    assert al("execute", "pr.open", "--agent", "ci").exit_code == 1
 
 
 def test_a_reader_that_goes_away_is_not_an_error_worth_words(governed: AgentLattice) -> None:

@@ -71,7 +71,7 @@ class FileSigner:
         Raises AuditError if the key is unreadable, open to others, of another log, or if one of its files is
         missing.
         """
-        self._path = Path(path)
+        self._path = Path(os.path.abspath(path))  # the process may change its directory
         self._signed = self._path.with_name(self._path.name + ".signed")
         self._lock = self._path.with_name(self._path.name + ".lock")
         self._origin = log_origin(log)

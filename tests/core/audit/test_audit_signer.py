@@ -64,6 +64,19 @@ def test_the_key_survives_a_restart_and_is_private(path: Path) -> None:
     ]
 
 
+def test_a_process_that_changes_its_directory_goes_on_with_its_key(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that was named from the current directory stays where it was, and nothing is made in the new one."""
+    elsewhere = path.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(path.parent)
+    log, signer = MemoryLog().fill(5), FileSigner(path.name, "acme")
+    monkeypatch.chdir(elsewhere)
+    assert sign(signer, log) == log.checkpoint()
+    assert list(elsewhere.iterdir()) == []
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o777])
 def test_a_key_that_others_can_read_is_refused(path: Path, mode: int) -> None:
     """A key that may have been copied signs nothing, and the refusal says what to do."""

@@ -206,8 +206,10 @@ class Governance(RuleBasedStateMachine):
     @precondition(lambda self: self.actions)
     @rule(data=st.data(), agent=st.sampled_from(AGENTS))
     def claim(self, data: st.DataObject, agent: str) -> None:
+        self.claim_by(agent, data.draw(st.sampled_from(self.actions[-8:])))
+
+    def claim_by(self, agent: str, action: Action) -> None:
         now = self.now()
-        action = data.draw(st.sampled_from(self.actions[-8:]))
         if agent != action.agent:
             with pytest.raises(NotYourEventError):
                 self.al[agent].claim_sync(action.id)
@@ -264,6 +266,19 @@ class Governance(RuleBasedStateMachine):
     @rule(minutes=st.sampled_from([1, 59, 60, 119, 121, 600, 1440, 1441, -1, -90, -3000]))
     def clock_jumps(self, minutes: int) -> None:
         self.clock.advance(minutes=minutes)
+
+    @rule(agent=st.sampled_from(AGENTS), asks_again=st.booleans())
+    def nobody_decides_in_time(self, agent: str, asks_again: bool) -> None:
+        """All that is left of a cap is held by a request, until its deadline and not a moment longer."""
+        left = self.cap - self.used(agent, "order.place", self.now())
+        if left <= 0:
+            return
+        self.execute(agent, "order.place", int(left * 100), None)
+        self.clock.advance(hours=1)
+        if asks_again:
+            self.execute(agent, "order.place", int(left * 100), None)
+        else:
+            self.claim_by(agent, self.actions[-1])
 
     @rule(hour=st.sampled_from([0, 23]))
     def clock_nears_midnight(self, hour: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ parties = st.lists(st.sampled_from(["user:ann", "user:bob", "group:ops"]), uniqu
 
 
 @st.composite
-def conditions(draw: st.DrawFn) -> dict[str, Any]:
+def conditions(draw: st.DrawFn, *, exists: bool = True) -> dict[str, Any]:
     field = draw(st.sampled_from(FIELDS))
     if field == "sensitivity":
         return {
@@ -53,7 +54,7 @@ def conditions(draw: st.DrawFn) -> dict[str, Any]:
             "value": draw(st.integers(0, 23)),
             "timezone": "Europe/Paris",
         }
-    kind = draw(st.sampled_from(["number", "text", "list", "exists", "float"]))
+    kind = draw(st.sampled_from(["number", "text", "list", "float"] + (["exists"] if exists else [])))
     if kind == "number":
         return {
             "field": field,
@@ -74,9 +75,11 @@ def conditions(draw: st.DrawFn) -> dict[str, Any]:
     return {"field": field, "operator": draw(st.sampled_from(["in", "not_in", "subset_of"])), "value": values}
 
 
-def condition_nodes() -> st.SearchStrategy[dict[str, Any]]:
+@functools.cache  # making a recursive strategy takes longer than drawing from it
+def condition_nodes(*, exists: bool = True) -> st.SearchStrategy[dict[str, Any]]:
+    """Conditions and groups of them; those that ask for absence only if `exists`."""
     return st.recursive(
-        conditions(),
+        conditions(exists=exists),
         lambda inner: st.builds(
             lambda kind, members: {kind: members},
             st.sampled_from(["all", "any", "not"]),
@@ -117,7 +120,7 @@ def rules(draw: st.DrawFn, priority: int, lenient: bool) -> dict[str, Any]:
 
 
 @st.composite
-def policies(draw: st.DrawFn, name: str, *, guardrail: bool = False) -> dict[str, Any]:
+def policies(draw: st.DrawFn, name: str, *, guardrail: bool = False, exists: bool = True) -> dict[str, Any]:
     policy: dict[str, Any] = {
         "name": name,
         "action": draw(patterns),
@@ -126,7 +129,7 @@ def policies(draw: st.DrawFn, name: str, *, guardrail: bool = False) -> dict[str
         ),
     }
     if draw(st.booleans()):
-        policy["conditions"] = draw(st.lists(condition_nodes(), min_size=1, max_size=3))
+        policy["conditions"] = draw(st.lists(condition_nodes(exists=exists), min_size=1, max_size=3))
     if draw(st.booleans()):
         count = draw(st.integers(1, 3))
         policy["rules"] = [draw(rules(10 * (number + 1), lenient=not guardrail)) for number in range(count)]
@@ -143,13 +146,15 @@ def policies(draw: st.DrawFn, name: str, *, guardrail: bool = False) -> dict[str
 
 
 @st.composite
-def documents(draw: st.DrawFn, *, most: int = 4, guardrails: int = 2) -> dict[str, Any]:
+def documents(draw: st.DrawFn, *, most: int = 4, guardrails: int = 2, exists: bool = True) -> dict[str, Any]:
     count = draw(st.integers(0, most))
     guards = draw(st.integers(0, guardrails))
     return {
         "version": 1,
-        "policies": [draw(policies(f"policy {number}")) for number in range(count)],
-        "guardrails": [draw(policies(f"guardrail {number}", guardrail=True)) for number in range(guards)],
+        "policies": [draw(policies(f"policy {number}", exists=exists)) for number in range(count)],
+        "guardrails": [
+            draw(policies(f"guardrail {number}", guardrail=True, exists=exists)) for number in range(guards)
+        ],
         "registries": {"known": {"acme": {"tags": ["ok"]}, "0012": None}},
         "actions": {"declared.one": {"fields": {"size": {"type": "integer", "required": True}}}},
     }

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_documents import documents
 
@@ -318,7 +318,7 @@ def decide(raw: dict[str, Any], given_facts: Facts) -> Decision:
 
 class TestKnowingLess:
     @settings(max_examples=150, deadline=None)
-    @given(documents(), st.data())
+    @given(documents(exists=False), st.data())
     def test_leaving_something_out_never_lets_more_through(self, raw, data):
         """Removing any of metadata, amount, currency, beneficiary and data_accessed never loosens a decision.
 
@@ -326,8 +326,6 @@ class TestKnowingLess:
         category, which is why the category is not among what is removed: a rule whose category is absent does not
         match, and an action declaration that requires it is what closes that door.
         """
-        text = json.dumps(raw)
-        assume('"exists"' not in text)
         full = data.draw(some_facts())
         action = full.action
         less_metadata = {

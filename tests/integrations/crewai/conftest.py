@@ -1,21 +1,20 @@
-"""CrewAI off the network; a real client over a real file for each test; no hooks left over from the last one."""
+"""CrewAI off the network, no hooks left over from the last test, and what the tests may do."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agentlattice_core import AgentLattice
-from agentlattice_core.results import AuditEvent
 
 os.environ["CREWAI_DISABLE_TELEMETRY"] = "true"
 os.environ["CREWAI_TRACING_ENABLED"] = "false"
 os.environ["OTEL_SDK_DISABLED"] = "true"
 
+from crew_tools import Traces
 from crewai.hooks import clear_all_hooks
 
 
@@ -25,7 +24,10 @@ def _no_hooks_left_over() -> Iterator[None]:
     clear_all_hooks()
 
 
-_POLICIES = """
+@pytest.fixture
+def policies() -> str:
+    """Allows `tool.*`, denies `tool.delete`, asks about `tool.deploy`, and lets `tool.draw` take one euro a day."""
+    return """
 version: 1
 policies:
   - {name: Tools, action: "tool.*", effect: allow}
@@ -44,15 +46,6 @@ policies:
 
 
 @pytest.fixture
-def al(tmp_path: Path) -> Iterator[AgentLattice]:
-    """Allows `tool.*`, denies `tool.delete`, asks about `tool.deploy`, and lets `tool.draw` take one euro a day."""
-    policies = tmp_path / "policies.yaml"
-    policies.write_text(_POLICIES, encoding="utf-8")
-    with AgentLattice.embedded(tmp_path / "governance.db", policies=policies, agent="tester") as client:
-        yield client
-
-
-@pytest.fixture
 def reviewer(al: AgentLattice, tmp_path: Path) -> Iterator[AgentLattice]:
     """A person who may approve what `al` asks for."""
     with AgentLattice.embedded(tmp_path / "governance.db", operator="reviewer") as client:
@@ -60,15 +53,5 @@ def reviewer(al: AgentLattice, tmp_path: Path) -> Iterator[AgentLattice]:
 
 
 @pytest.fixture
-def recorded(al: AgentLattice) -> Callable[[str], list[AuditEvent]]:
-    """The recorded actions of one type, oldest first, once the outcomes of all that ran have reached the log."""
-
-    def read(action_type: str) -> list[AuditEvent]:
-        deadline = time.monotonic() + 10
-        while True:
-            events = list(reversed(al.audit_sync(limit=200, action_type=action_type).events))
-            if all(event.claim != "started" for event in events) or time.monotonic() > deadline:
-                return events
-            time.sleep(0.005)
-
-    return read
+def traces() -> Traces:
+    return Traces()

@@ -13,10 +13,10 @@ from langchain_core.tools import BaseTool, tool
 from langchain_mcp_adapters.client import MultiServerMCPClient
 from langchain_mcp_adapters.tools import load_mcp_tools
 from langgraph.cache.memory import InMemoryCache
-from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from langgraph.types import CachePolicy, Command, RetryPolicy
-from langgraph_scripted import ScriptedModel, asking, call, run
+from langgraph.types import CachePolicy, RetryPolicy
+from langgraph_parts import Caching, Editing, Supplying, transfer_to_specialist, two_agents, wrappers
+from langgraph_scripted import ScriptedModel, asking, call, run, tool_loop
 
 from agentlattice_core.toolcalls import Coverage
 from agentlattice_integrations.contract import (
@@ -100,7 +100,7 @@ class _LangGraphHarness(FrameworkHarness):
         self, governance: Governance, tools: Sequence[Any], turns: Sequence[Turn], *, denied: bool = False
     ) -> Transcript:
         first = ScriptedModel(asking(call("transfer_to_specialist", "handoff")))
-        graph, report = self.pair(governance, (first, [_transfer]), (_model(turns), tools))
+        graph, report = self.pair(governance, (first, [transfer_to_specialist]), (_model(turns), tools))
         transcript = _transcript(run(graph), report)
         seen = [each for each in transcript.seen if (each.tool == "transfer_to_specialist") == denied]
         return Transcript(seen, transcript.final, transcript.coverage)
@@ -114,24 +114,28 @@ class _LangGraphHarness(FrameworkHarness):
         """A graph of two agents, the first of which can hand over to the second."""
         first, _ = self.agent(governance, *triage)
         second, report = self.agent(governance, *specialist)
-        return _pair(first, second), report
+        return two_agents(first, second), report
 
     def run_agent_as_tool(
         self, governance: Governance, tools: Sequence[Any], turns: Sequence[Turn]
     ) -> Transcript:
-        inner, _ = self.agent(governance, _model(turns), tools)
+        inner = self.inner(governance, _model(turns), tools)
         seen: list[Transcript] = []
 
         @tool
         def specialist(task: str) -> str:
             """Ask the specialist."""
-            state = inner.invoke({"messages": [HumanMessage(task)]})
-            seen.append(_transcript(state, Coverage))
+            seen.append(_transcript(inner.invoke({"messages": [HumanMessage(task)]}), Coverage))
             return "asked"
 
         outer, _ = self.agent(governance, ScriptedModel(asking(call("specialist", task="go"))), [specialist])
         run(outer)
         return seen[0]
+
+    def inner(self, governance: Governance, model: ScriptedModel, tools: Sequence[Any]) -> Any:
+        """An agent that another one asks as a tool."""
+        agent, _ = self.agent(governance, model, tools)
+        return agent
 
     def run_with_late_tool(
         self, governance: Governance, tools: Sequence[Any], late: Any, turns: Sequence[Turn]
@@ -143,7 +147,7 @@ class _LangGraphHarness(FrameworkHarness):
     def run_with_cache(
         self, governance: Governance, tools: Sequence[Any], turns: Sequence[Turn]
     ) -> Transcript:
-        agent, report = self.agent(governance, _model(turns), tools, after=[_Caching()])
+        agent, report = self.agent(governance, _model(turns), tools, after=[Caching()])
         return _transcript(run(agent), report)
 
     def run_with_retries(
@@ -160,7 +164,7 @@ class _LangGraphHarness(FrameworkHarness):
         turns: Sequence[Turn],
         edit: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> Transcript:
-        agent, report = self.agent(governance, _model(turns), tools, after=[_Editing(edit)])
+        agent, report = self.agent(governance, _model(turns), tools, after=[Editing(edit)])
         return _transcript(run(agent), report)
 
     def hosted_tools(self) -> Sequence[Any]:
@@ -196,7 +200,7 @@ class MiddlewareHarness(_LangGraphHarness):
     def run_with_late_tool(
         self, governance: Governance, tools: Sequence[Any], late: Any, turns: Sequence[Turn]
     ) -> Transcript:
-        agent, report = self.agent(governance, _model(turns), tools, before=[_Supplying(late)])
+        agent, report = self.agent(governance, _model(turns), tools, before=[Supplying(late)])
         return _transcript(run(agent), report)
 
 
@@ -223,23 +227,10 @@ class AgentHarness(_LangGraphHarness):
         triage: tuple[ScriptedModel, Sequence[Any]],
         specialist: tuple[ScriptedModel, Sequence[Any]],
     ) -> tuple[Any, Callable[[], Coverage]]:
-        return _governed_whole(governance, _pair(create_agent(*triage), create_agent(*specialist)))
+        return _governed_whole(governance, two_agents(create_agent(*triage), create_agent(*specialist)))
 
-    def run_agent_as_tool(
-        self, governance: Governance, tools: Sequence[Any], turns: Sequence[Turn]
-    ) -> Transcript:
-        inner = create_agent(_model(turns), list(tools))
-        seen: list[Transcript] = []
-
-        @tool
-        def specialist(task: str) -> str:
-            """Ask the specialist."""
-            seen.append(_transcript(inner.invoke({"messages": [HumanMessage(task)]}), Coverage))
-            return "asked"
-
-        outer, _ = self.agent(governance, ScriptedModel(asking(call("specialist", task="go"))), [specialist])
-        run(outer)
-        return seen[0]
+    def inner(self, governance: Governance, model: ScriptedModel, tools: Sequence[Any]) -> Any:
+        return create_agent(model, list(tools))  # governed by way of the outer one
 
 
 class ToolsHarness(_LangGraphHarness):
@@ -317,10 +308,10 @@ class NodeHarness(_LangGraphHarness):
     ) -> tuple[Any, Callable[[], Coverage]]:
         kept = [each for each in tools if not isinstance(each, dict)]
         node = governed_tool_node(
-            kept, governance.client, **_wrappers([*before, *after]), **governance.options
+            kept, governance.client, **wrappers([*before, *after]), **governance.options
         )
         found: list[Coverage] = []
-        builder = _builder(model.bind_tools(tools), node, **options)
+        builder = tool_loop(model.bind_tools(tools), node, **options)
         graph = govern(builder, governance.client, report=found.append, **governance.options)
         return graph.compile(name=name), lambda: found[0]
 
@@ -348,8 +339,8 @@ class GraphHarness(NodeHarness):
         **options: Any,
     ) -> tuple[Any, Callable[[], Coverage]]:
         kept = [each for each in tools if not isinstance(each, dict)]
-        node = ToolNode(kept, **_wrappers([*before, *after]))
-        graph = _builder(model.bind_tools(tools), node, **options).compile(name=name, cache=cache)
+        node = ToolNode(kept, **wrappers([*before, *after]))
+        graph = tool_loop(model.bind_tools(tools), node, **options).compile(name=name, cache=cache)
         return _governed_whole(governance, graph)
 
     def pair(
@@ -358,8 +349,8 @@ class GraphHarness(NodeHarness):
         triage: tuple[ScriptedModel, Sequence[Any]],
         specialist: tuple[ScriptedModel, Sequence[Any]],
     ) -> tuple[Any, Callable[[], Coverage]]:
-        agents = (_builder(model, ToolNode(list(tools))).compile() for model, tools in (triage, specialist))
-        return _governed_whole(governance, _pair(*agents))
+        agents = (tool_loop(model, ToolNode(list(tools))).compile() for model, tools in (triage, specialist))
+        return _governed_whole(governance, two_agents(*agents))
 
     def run_with_cache(
         self, governance: Governance, tools: Sequence[Any], turns: Sequence[Turn]
@@ -375,98 +366,6 @@ class GraphHarness(NodeHarness):
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
-
-
-@tool("transfer_to_specialist")
-def _transfer() -> Any:
-    """Hand over to the specialist."""
-    handed = ToolMessage("handed over", tool_call_id="handoff", name="transfer_to_specialist")
-    return Command(goto="specialist", graph=Command.PARENT, update={"messages": [handed]})
-
-
-class _Wrapping(AgentMiddleware):
-    """Middleware of one step, the same for both kinds of calls."""
-
-    def before(self, request: Any) -> Any:
-        return request
-
-    def wrap_tool_call(self, request: Any, handler: Any) -> Any:
-        return handler(self.before(request))
-
-    async def awrap_tool_call(self, request: Any, handler: Any) -> Any:
-        return await handler(self.before(request))
-
-
-class _Editing(_Wrapping):
-    def __init__(self, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        super().__init__()
-        self.edit = edit
-
-    def before(self, request: Any) -> Any:
-        arguments = self.edit(dict(request.tool_call["args"]))
-        return request.override(tool_call={**request.tool_call, "args": arguments})
-
-
-class _Supplying(_Wrapping):
-    """Offers the model a tool that the agent was not built with, and supplies it when it is called."""
-
-    def __init__(self, late: BaseTool) -> None:
-        super().__init__()
-        self.late = late
-
-    def wrap_model_call(self, request: Any, handler: Any) -> Any:
-        return handler(request.override(tools=[*request.tools, self.late]))
-
-    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
-        return await handler(request.override(tools=[*request.tools, self.late]))
-
-    def before(self, request: Any) -> Any:
-        return request.override(tool=self.late) if request.tool_call["name"] == self.late.name else request
-
-
-class _Caching(AgentMiddleware):
-    """Answers a call that was made before with what came back then."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: dict[str, str] = {}
-
-    def wrap_tool_call(self, request: Any, handler: Any) -> Any:
-        key = f"{request.tool_call['name']} {request.tool_call['args']}"
-        if key not in self.kept:
-            answer = handler(request)
-            self.kept[key] = answer.content
-            return answer
-        return ToolMessage(
-            self.kept[key], tool_call_id=request.tool_call["id"], name=request.tool_call["name"]
-        )
-
-
-def _wrappers(middleware: Sequence[AgentMiddleware]) -> dict[str, Any]:
-    """The tool call wrapper of the only middleware there is, in the form in which a ToolNode takes it."""
-    if not middleware:
-        return {}
-    (only,) = middleware
-    return {"wrap_tool_call": only.wrap_tool_call}
-
-
-def _builder(model: Any, node: Any, **options: Any) -> StateGraph[Any, Any, Any, Any]:
-    builder: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
-    builder.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
-    builder.add_node("tools", node, **options)
-    builder.add_edge(START, "model")
-    builder.add_conditional_edges("model", lambda state: "tools" if state["messages"][-1].tool_calls else END)
-    builder.add_edge("tools", "model")
-    return builder
-
-
-def _pair(triage: Any, specialist: Any) -> Any:
-    builder: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
-    builder.add_node("triage", triage, destinations=("specialist",))
-    builder.add_node("specialist", specialist)
-    builder.add_edge(START, "triage")
-    builder.add_edge("specialist", END)
-    return builder.compile()
 
 
 def _governed_whole(governance: Governance, graph: Any) -> tuple[Any, Callable[[], Coverage]]:

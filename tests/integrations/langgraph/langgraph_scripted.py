@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-__all__ = ["ScriptedModel", "asking", "call", "run", "tool_graph", "tool_messages"]
+__all__ = ["ScriptedModel", "asking", "call", "run", "tool_graph", "tool_loop", "tool_messages"]
 
 _ids = iter(range(1, 1_000_000))
 
@@ -60,15 +60,20 @@ class ScriptedModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=turn.model_copy(deep=True))])
 
 
-def tool_graph(model: ScriptedModel, node: Any, **compiled: Any) -> Any:
-    """A graph of one's own: a model, a tool node, and the loop between them."""
-    builder = StateGraph(MessagesState)
+def tool_loop(model: Any, node: Any, **options: Any) -> StateGraph[Any, Any, Any, Any]:
+    """A graph of one's own: a model, a tool node with these options, and the loop between them."""
+    builder: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
     builder.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
-    builder.add_node("tools", node)
+    builder.add_node("tools", node, **options)
     builder.add_edge(START, "model")
     builder.add_conditional_edges("model", lambda state: "tools" if state["messages"][-1].tool_calls else END)
     builder.add_edge("tools", "model")
-    return builder.compile(**compiled)
+    return builder
+
+
+def tool_graph(model: ScriptedModel, node: Any, **compiled: Any) -> Any:
+    """The compiled `tool_loop`."""
+    return tool_loop(model, node).compile(**compiled)
 
 
 def run(graph: Any, how: str = "sync", config: Any = None, given: Any = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tracing stays on, as by default, and exports nothing."""
+"""Tracing stays on, as by default, and exports nothing; files to call tools on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from agents.tracing import set_trace_processors, set_tracing_disabled
+from openai_files import Files
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +17,8 @@ def _no_export(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     set_trace_processors([])
     yield
     set_trace_processors([])
+
+
+@pytest.fixture
+def files() -> Files:
+    return Files()

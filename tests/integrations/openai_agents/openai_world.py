@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentlattice_core.errors import NotRecordedError
 from agentlattice_core.results import ActionOptions, ActionResult
 
-__all__ = ["World"]
+__all__ = ["World", "is_denial"]
 
 
 class World:
@@ -102,3 +103,9 @@ class World:
 
     async def record_refusal(self, *given: Any, **more: Any) -> ActionResult:
         return self.record_refusal_sync(*given, **more)
+
+
+def is_denial(output: Any, reason: str = "POLICY_DENIED") -> bool:
+    """Whether what the model was shown for a call is a denial document with this reason, and nothing else."""
+    document = json.loads(output) if isinstance(output, str) else {}
+    return bool(document.get("type") == "agentlattice.denial/v1" and document["reason"] == reason)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 from typing import Any
 
 import pytest
@@ -23,14 +22,10 @@ from agents import (
 from agents.realtime import RealtimeAgent
 from agents.run_state import RunState
 from openai_scripted import ScriptedModel, call, say
-from openai_world import World
+from openai_world import World, is_denial
 
 from agentlattice_core.errors import AgentLatticeDeniedError, InvalidRequestError
 from agentlattice_integrations.openai_agents import coverage, govern
-
-
-def is_denial(text: str) -> bool:
-    return bool(json.loads(text)["reason"] == "POLICY_DENIED")
 
 
 class Secrets:

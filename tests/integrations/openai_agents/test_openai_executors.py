@@ -35,16 +35,12 @@ from openai.types.responses import (
 )
 from openai.types.responses.response_output_item import LocalShellCall, McpApprovalRequest
 from openai_scripted import ScriptedModel
-from openai_world import World
+from openai_world import World, is_denial
 
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_integrations.openai_agents import coverage, govern
 
 _ids = itertools.count(1)
-
-
-def is_denial(text: str) -> bool:
-    return bool(json.loads(text)["reason"] == "POLICY_DENIED")
 
 
 def shell_call(*commands: str) -> ResponseFunctionShellToolCall:

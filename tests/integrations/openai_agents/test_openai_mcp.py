@@ -14,7 +14,7 @@ from agents import Agent, Runner
 from agents.mcp import MCPServerStdio
 from agents.run_state import RunState
 from openai_scripted import ScriptedModel, call
-from openai_world import World
+from openai_world import World, is_denial
 
 from agentlattice_integrations.openai_agents import coverage, govern
 
@@ -44,10 +44,6 @@ async def connected(ran: Ran, **more: Any) -> AsyncIterator[MCPServerStdio]:
     }
     async with MCPServerStdio(params=params, client_session_timeout_seconds=30, **more) as server:
         yield server
-
-
-def is_denial(output: Any) -> bool:
-    return isinstance(output, str) and json.loads(output)["reason"] == "POLICY_DENIED"
 
 
 @pytest.mark.parametrize("streamed", [False, True])

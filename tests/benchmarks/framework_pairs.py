@@ -1,0 +1,69 @@
+"""What the benchmarks of the frameworks share: a client that costs nothing, and measuring in pairs."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from agentlattice_core.results import ActionOptions, ActionResult
+
+__all__ = ["POLICY", "InstantClient", "paired", "summary"]
+
+POLICY = "version: 1\npolicies:\n  - {name: Tools, action: 'tool.*', effect: allow}\n"
+
+
+class InstantClient:
+    """Allows everything at once and records nothing."""
+
+    mode = "enforce"
+
+    def __init__(self) -> None:
+        self._ids = itertools.count()
+
+    def execute_sync(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
+        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
+
+    async def execute(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
+        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
+
+    def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
+        """Nothing is recorded."""
+
+
+def paired(
+    bare: Callable[[], Any],
+    governed: Callable[[], Any],
+    rounds: int,
+    clock: Callable[[], float],
+    *,
+    calls: int = 1,
+    warmed: int = 20,
+) -> dict[str, float]:
+    """Run both alternately, `rounds` times after `warmed` unmeasured ones; each run makes so many calls of a tool."""
+    for _ in range(warmed):
+        bare()
+        governed()
+    gc.collect()
+    gc.freeze()  # what the frameworks loaded is not looked through again in the middle of a measurement
+    differences, plain = [], []
+    for number in range(rounds):
+        order = (bare, governed) if number % 2 else (governed, bare)
+        took = {}
+        for each in order:
+            started = clock()
+            each()
+            took[each] = (clock() - started) * 1e6 / calls
+        differences.append(took[governed] - took[bare])
+        plain.append(took[bare])
+    return summary(plain, differences)
+
+
+def summary(plain: list[float], differences: list[float]) -> dict[str, float]:
+    """The medians, in microseconds of one call."""
+    return {
+        "bare_us": round(statistics.median(plain), 1),
+        "added_us": round(statistics.median(differences), 1),
+    }
