@@ -313,19 +313,10 @@ class Sequencer:
         def on_commit() -> None:
             turn.committed = True
 
-        offer = self._offer(turn, tickets)
+        offer = _Offer(self, self._commands, turn, tickets) if self._commands is not None else None
         self._store.transact(work, on_commit, offer)
         if offer is not None and offer.was_answered and not turn.committed:
             self._store.transact(work, on_commit)  # what the other process could not run
-
-    def _offer(self, turn: _Turn, tickets: list[_Ticket[Any]]) -> _Offer | None:
-        """The batch as another process may run it, or None if part of it can only run here."""
-        if self._commands is None:
-            return None
-        offered = [ticket for ticket in tickets if not ticket.given_up]
-        commands = [*turn.riders, *(ticket.command for ticket in offered)]
-        request = self._commands.request(commands)
-        return None if request is None else _Offer(self, turn, offered, commands, request)
 
     def _take_results(self, turn: _Turn, offered: list[_Ticket[Any]], results: list[Any]) -> None:
         """What another process made of the batch, which is durable. What has no result stays in the batch."""
@@ -370,20 +361,22 @@ class Sequencer:
 class _Offer:
     """A batch that is offered to another process."""
 
+    __slots__ = ("_commands", "_known", "_sequencer", "_tickets", "_turn", "was_answered")
+
     def __init__(
-        self,
-        sequencer: Sequencer,
-        turn: _Turn,
-        tickets: list[_Ticket[Any]],
-        commands: list[Command[Any]],
-        request: bytes,
+        self, sequencer: Sequencer, known: Commands, turn: _Turn, tickets: list[_Ticket[Any]]
     ) -> None:
-        self.request = request
         self.was_answered = False
         self._sequencer = sequencer
+        self._known = known
         self._turn = turn
         self._tickets = tickets
-        self._commands = commands
+        self._commands: list[Command[Any]] = []
+
+    def request(self) -> bytes | None:
+        self._tickets = [ticket for ticket in self._tickets if not ticket.given_up]
+        self._commands = [*self._turn.riders, *(ticket.command for ticket in self._tickets)]
+        return self._known.request(self._commands)
 
     def answered(self, answer: bytes) -> None:
         self.was_answered = True

@@ -3,6 +3,9 @@
 `PolicySet.decide(facts)` takes everything that may influence it in `Facts` and returns a `Decision`. The
 engine reads the facts inside its transaction and carries the decision out: reserves the charges, opens the
 approval, writes the entry.
+
+- Nobody changes a value that was handed over. Those made for every action are not frozen, which would cost as
+  much as deciding does.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ Usage = Callable[[str], Decimal]
 """Reads what is charged to a limit key so far (held and settled together); 0 for a key never used."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Facts:
     """Everything a decision may depend on. `now` is aware UTC, the store's stamp.
 
@@ -76,7 +79,7 @@ class PolicyReference:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Charge:
     """An amount to reserve on a limit key if the action is admitted.
 
@@ -111,7 +114,7 @@ class ApprovalTerms:
     escalate_to: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """What policy says.
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime, tzinfo
 from decimal import Context, Decimal, Inexact
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from agentlattice_core.actions import parse_amount
@@ -245,7 +246,7 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
         if not subjects:
             return _Measured(None, f"the action names no {rule.per}", {rule.per: None}, rule.per)
         cap = rule.cap if rule.cap_from is None else _cap_from(rule, facts, registries)
-        date = facts.now.astimezone(zone or UTC).date().isoformat()
+        date = _local_date(facts.now.replace(second=0, microsecond=0), zone or UTC)
         highest = Decimal(0)
         for subject in subjects:
             key = f"{counter}|{rule.per}:{subject.translate(_ESCAPES)}|{date}@{zone_name}|{currency}"
@@ -283,6 +284,12 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
         return _Measured(True, why, details)
 
     return measure
+
+
+@lru_cache(maxsize=256)
+def _local_date(minute: datetime, zone: tzinfo) -> str:
+    """The date at that minute in `zone`. Clocks are set forward and back, and days begin, on whole minutes."""
+    return minute.astimezone(zone).date().isoformat()
 
 
 # The default context would round a sum to 28 digits; amounts alone have up to 38.

@@ -96,7 +96,9 @@ class Reader(Protocol):
 class Offer(Protocol):
     """What one process would have another run."""
 
-    request: bytes
+    def request(self) -> bytes | None:
+        """What to run; None if that can only be run here."""
+        ...
 
     def answered(self, answer: bytes) -> None:
         """It was run, and this is durable."""

@@ -133,6 +133,11 @@ class Exchange:
                 self._words[_USED] = max(self._words[_USED], slot + 1)
                 return
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other process has a slot. While the turnstile is held, none can come."""
+        return self._slot == 0 and self._words[_USED] == 1
+
     # Offering
 
     def offer(self, offer: Offer, size: int) -> bool:
@@ -142,13 +147,18 @@ class Exchange:
         has at least. An interrupt (Ctrl-C) is raised once the answer has been given.
         """
         slot = self._slot
-        if slot is None or len(offer.request) > _MESSAGE or self._gate.is_next():
+        if (
+            slot is None
+            or self._gate.is_next()
+            or (request := offer.request()) is None
+            or len(request) > _MESSAGE
+        ):
             self._gate.queue()
             self.begin()
             return False
         self._number += 1
         number = self._number
-        self._write(self._request_at(slot), number, offer.request)
+        self._write(self._request_at(slot), number, request)
         self._words[_OFFERED + slot] = number
         interrupt: BaseException | None = None
         answer: bytes | None = None
@@ -213,6 +223,8 @@ class Exchange:
         `leave` however it goes on.
         """
         self.leave()  # one that an interrupt left open
+        if self.is_alone:
+            return
         number = self._words[_ROUND] + 1
         place = _ROUND_BYTES + number % _ROUNDS
         self.leave = self._unlocking(place)
@@ -226,7 +238,7 @@ class Exchange:
         self._gate.admit()
         number = self._round
         words, used = self._words, self._words[_USED]
-        if words[_OFFERED : _OFFERED + used] == words[_TAKEN : _TAKEN + used]:
+        if used == 1 or words[_OFFERED : _OFFERED + used] == words[_TAKEN : _TAKEN + used]:
             return None
         guests = []
         for slot in range(used):

@@ -397,6 +397,10 @@ class SQLiteStore(Store):
                 return  # a fork came in between, and synced everything before it closed the file
             if board is None or self._wal is None:
                 raise NotRecordedError(f"`{self.path}` was closed before the disk had everything")
+            if self._exchange is not None and self._exchange.is_alone:
+                # Nobody to take turns with. Whoever opens the file meanwhile syncs for itself.
+                self._sync(board, self._wal, 0)
+                return
             try:
                 taken = board.lock(unless_durable=wanted)
                 self._check_disk()
