@@ -59,6 +59,8 @@ class Engine:
 
     def _after_batch(self) -> None:
         self.follower.ring()
+        if self.store.is_untidy:
+            self.keeper.later("tidying", 0.0, self.store.tidy)
         self.keeper.later("checkpoint", _SIGNING_INTERVAL, self.notary.sign)
 
     def _keep_checkpoint(self, size: int, note: str) -> None:

@@ -179,6 +179,15 @@ class Store(Protocol):
         """Return when everything committed so far is durable. Raises NotRecordedError, for good, if it cannot be."""
         ...
 
+    @property
+    def is_untidy(self) -> bool:
+        """Whether `tidy` has something to do."""
+        ...
+
+    def tidy(self) -> None:
+        """Do beside the writers what would otherwise hold one of them up. Raises NotRecordedError if the disk fails."""
+        ...
+
     def read(self) -> AbstractContextManager[Reader]:
         """A consistent view of what is durable."""
         ...

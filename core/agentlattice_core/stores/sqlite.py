@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 _BUSY_TIMEOUT_MS = 10_000  # only a foreign tool that ignores the gate can make a writer wait
 _CHECKPOINT_PAGES = 1000
+_UNTIDY = 4  # times as many may be there before a writer moves them because nobody else did
 _IDLE_READERS = 4
 _FORK_PATIENCE = 10.0  # seconds a fork waits for reads in progress
 
@@ -88,7 +89,6 @@ class SQLiteStore(Store):
         self._wal_pages = 0
         self._postponed = 0  # pages that were there when a reader kept the log from being moved whole
         self._moved = False  # whether the bulk of them is in the database
-        self._moving = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
         self._broken: str | None = None
@@ -248,7 +248,7 @@ class SQLiteStore(Store):
                 return
             if self._pid == os.getpid() and self._writer is not None:
                 try:
-                    self._make_durable()
+                    self.sync()
                 finally:
                     self._closed = True
                     with self._sync_lock:
@@ -302,7 +302,7 @@ class SQLiteStore(Store):
     ) -> T:
         board = self._board
         assert board is not None
-        if self._moved:
+        if self._moved or self._wal_pages >= _UNTIDY * _CHECKPOINT_PAGES + self._postponed:
             self._start_afresh(connection)
         committing = False
         transaction: SQLiteTransaction | None = None
@@ -349,24 +349,23 @@ class SQLiteStore(Store):
 
     # Moving the write-ahead log into the database
 
-    def _move_bulk(self) -> None:
-        """Move what is there while others write; at its end the log is as long as before."""
-        if not self._moving.acquire(blocking=False):
-            return
+    @property
+    def is_untidy(self) -> bool:
+        return not self._moved and self._wal_pages >= _CHECKPOINT_PAGES + self._postponed
+
+    def tidy(self) -> None:
+        connection = self._borrow()
         try:
-            connection = self._borrow()
-            try:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                self._moved = True
-            except apsw.BusyError:
-                pass  # another process is at it
-            except apsw.Error as error:
-                # What was to be synced is; whoever comes next finds out that the disk is broken.
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._moved = True
+        except apsw.BusyError:
+            pass  # another process is at it
+        except apsw.Error as error:
+            if getattr(error, "extendedresult", None) in _FAILED_SYNCS:
                 self._poison(error)
-            finally:
-                self._give_back(connection)
+            raise NotRecordedError(f"`{self.path}` could not be written: {_reason(error)}") from error
         finally:
-            self._moving.release()
+            self._give_back(connection)
 
     def _start_afresh(self, connection: apsw.Connection) -> None:
         """Move the rest inside the gate, so that the next writer starts the log from its beginning."""
@@ -381,11 +380,6 @@ class SQLiteStore(Store):
     # Syncing
 
     def sync(self) -> None:
-        self._make_durable()
-        if self._wal_pages >= _CHECKPOINT_PAGES + self._postponed and not self._moved and not self._closed:
-            self._move_bulk()
-
-    def _make_durable(self) -> None:
         opening, wanted, board = self._openings, self._written, self._board
         if board is not None and board.durable >= wanted:
             self._check_disk()
@@ -399,7 +393,8 @@ class SQLiteStore(Store):
                 raise NotRecordedError(f"`{self.path}` was closed before the disk had everything")
             if self._exchange is not None and self._exchange.is_alone:
                 # Nobody to take turns with. Whoever opens the file meanwhile syncs for itself.
-                self._sync(board, self._wal, 0)
+                if board.durable < wanted:
+                    self._sync(board, self._wal, 0)
                 return
             try:
                 taken = board.lock(unless_durable=wanted)
