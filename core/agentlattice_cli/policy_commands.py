@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentlattice_cli import options
+from agentlattice_cli import options, policy_cases
 from agentlattice_cli.program import command_group
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ def lint(
         note(f"{counted}: {len(findings)} findings" if findings else f"{counted}: nothing to say")
     if any(one.severity == "error" or strict for one in findings):
         raise typer.Exit(1)
+
+
+app.command("test")(policy_cases.run_cases)
 
 
 @app.command()

@@ -26,7 +26,8 @@ next:
   3. see what it would have stopped:  al policy simulate suggested.yaml --since 1d
   4. check it, put it into force:     al policy lint suggested.yaml
                                       mv suggested.yaml policies.yaml, and leave mode="observe" out
-  5. prove what happened:             al audit verify
+  5. say what it must go on saying:   edit policies.test.yaml, then al policy test
+  6. prove what happened:             al audit verify
 """
 
 
@@ -37,12 +38,16 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Write a starter policy and a project file, and say what to do next."""
+    """Write a starter policy with its cases and a project file, and say what to do next."""
     from agentlattice_cli.output import Output
     from agentlattice_core.errors import AgentLatticeError
-    from agentlattice_core.policy.starter import starter_document
+    from agentlattice_core.policy.starter import starter_cases, starter_document
 
-    files = {directory / "policies.yaml": starter_document(), directory / "agentlattice.toml": _PROJECT}
+    files = {
+        directory / "policies.yaml": starter_document(),
+        directory / "policies.test.yaml": starter_cases(),
+        directory / "agentlattice.toml": _PROJECT,
+    }
     if not force:
         for path in files:
             if path.exists() or path.is_symlink():

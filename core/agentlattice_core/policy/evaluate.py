@@ -17,8 +17,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from agentlattice_core.errors import PolicyDocumentError
 from agentlattice_core.policy.combine import combine
@@ -29,7 +30,7 @@ from agentlattice_core.policy.index import PatternIndex
 from agentlattice_core.policy.model import ActionDeclaration, Policy, Registry
 from agentlattice_core.policy.parts import StoredPart, digest_of, part_pattern
 from agentlattice_core.policy.rules import Registries
-from agentlattice_core.policy.verdicts import CompiledPolicy
+from agentlattice_core.policy.verdicts import CompiledPolicy, Verdict
 from agentlattice_core.principals import AgentFacts
 from agentlattice_core.results import PolicySummary
 
@@ -154,6 +155,27 @@ class PolicySet:
             if verdict is not None:
                 guards.append(verdict)
         return combine(verdicts, guards)
+
+    def examined(
+        self, facts: Facts
+    ) -> Iterator[tuple[Literal["policy", "guardrail"], CompiledPolicy, Verdict | None]]:
+        """Whom `decide` asks about `facts`, and what each says: None if it does not apply."""
+        plan = self._plan(facts.action.action_type, facts.agent.root)
+        if plan.tampered is not None:
+            return
+        if plan.declaration is not None and check_declared(plan.declaration, facts.action) is not None:
+            return
+        registries = {**self._registries, **facts.registries}
+        for tier in plan.tiers:
+            verdicts = [(policy, policy.verdict(facts, registries)) for policy in tier]
+            for policy, verdict in verdicts:
+                yield "policy", policy, verdict
+            if any(verdict is not None for _, verdict in verdicts):
+                break
+        else:
+            return
+        for guardrail in plan.guardrails:
+            yield "guardrail", guardrail, guardrail.verdict(facts, registries)
 
     def summaries(self, agent: AgentFacts | None = None) -> list[PolicySummary]:
         """Active policies and guardrails: all, or those that can govern an action of `agent`."""

@@ -23,6 +23,7 @@ from agentlattice_core.policy.rules import exact_sum
 from agentlattice_core.principals import AgentFacts
 
 __all__ = [
+    "DayTotals",
     "Flip",
     "FlipKind",
     "RecordedAction",
@@ -113,7 +114,7 @@ class SimulationReport:
         return self.total - self.flips.total()
 
 
-class _DayTotals:
+class DayTotals:
     """What is charged so far, by limit key, for days that have not ended everywhere."""
 
     def __init__(self) -> None:
@@ -122,14 +123,17 @@ class _DayTotals:
         self._oldest = date.min
 
     def read(self, key: str) -> Decimal:
+        """What is charged to `key`."""
         return self._totals.get(key, Decimal(0))
 
     def charge(self, decision: Decision) -> None:
+        """Add what the decision charges."""
         for charge in decision.charges:
             self._totals[charge.key] = exact_sum(self.read(charge.key), charge.amount)
             self._keys_by_date.setdefault(charge.scope["date"], set()).add(charge.key)
 
     def forget_before(self, now: datetime) -> None:
+        """Drop the totals of days that have ended everywhere by `now`."""
         # West of UTC it can still be the day before; never two days before.
         oldest = now.astimezone(UTC).date() - timedelta(days=1)
         if oldest <= self._oldest:
@@ -146,7 +150,7 @@ def replay(
     registries: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
 ) -> Iterator[tuple[RecordedAction, Decision]]:
     """Each recorded action with what the candidate says of it, in order."""
-    totals = _DayTotals()
+    totals = DayTotals()
     for recorded in records:
         totals.forget_before(recorded.at)
         facts = Facts(recorded.action, recorded.agent, recorded.at, totals.read, registries or {})
