@@ -18,7 +18,6 @@ from agentlattice_cli import options
 from agentlattice_cli.ending import say_error
 
 if TYPE_CHECKING:
-    from agentlattice_cli.opening import Look
     from agentlattice_cli.output import Output
     from agentlattice_cli.settings import Settings
     from agentlattice_core.client import AgentLattice
@@ -49,7 +48,7 @@ def _answering() -> Iterator[None]:
 def whoami(agent: options.Agent = None, db: options.Db = None, json: options.Json = False) -> None:
     """Show an agent's identity, and what governs it."""
     with _answering():
-        from agentlattice_cli.opening import looking, note_unapplied
+        from agentlattice_cli.opening import check_known, looking, note_unapplied
         from agentlattice_cli.output import Output
         from agentlattice_cli.settings import resolve
         from agentlattice_core import introspection
@@ -57,7 +56,7 @@ def whoami(agent: options.Agent = None, db: options.Db = None, json: options.Jso
         settings = resolve({"agent": agent, "db": db})
         name = settings.needed("agent", "pass `--agent NAME` or set AL_AGENT")
         with looking(settings) as look:
-            _check_registered(look, name)
+            check_known(look, name)
             found = introspection.whoami(look.policies, look.reader, name, look.log_id)
             note_unapplied(look, settings)
         out = Output(json=json)
@@ -101,7 +100,7 @@ def can_i(
     """Say what policy would answer. Nothing is recorded and nobody is asked."""
     with _answering():
         from agentlattice_cli.action_data import action_fields
-        from agentlattice_cli.opening import looking, note_unapplied
+        from agentlattice_cli.opening import check_known, looking, note_unapplied
         from agentlattice_cli.output import Output
         from agentlattice_cli.settings import resolve
         from agentlattice_core import introspection
@@ -122,7 +121,7 @@ def can_i(
         )
         action = Action.build(action_type, ActionOptions(**fields))
         with looking(settings) as look:
-            _check_registered(look, name)
+            check_known(look, name)
             answer = introspection.can_i(look.policies, look.reader, name, action, look.at)
             note_unapplied(look, settings)
         _show_dry_run(Output(json=json), answer)
@@ -260,15 +259,6 @@ def _acting_settings(
     from agentlattice_cli.settings import resolve
 
     return resolve({"agent": agent, "policies": policies, "mode": mode, "db": db, "signing_key": signing_key})
-
-
-def _check_registered(look: Look, agent: str) -> None:
-    from agentlattice_core.errors import NotFoundError
-
-    if look.reader.get("agent", agent) is None:
-        raise NotFoundError(
-            f"agent `{agent:.80}` has never acted here, so nothing is known of it; check the name"
-        )
 
 
 def _wait(client: AgentLattice, requested: ActionResult, patience: float) -> ActionResult:

@@ -19,13 +19,23 @@ from agentlattice_cli.settings import Settings
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.clock import SystemClock, format_time, parse_time, time_of_log
 from agentlattice_core.engine import Engine, open_engine, release
-from agentlattice_core.errors import AgentLatticeError, StoreError
+from agentlattice_core.errors import AgentLatticeError, NotFoundError, StoreError
 from agentlattice_core.policies import Policies
+from agentlattice_core.policy.reader import did_you_mean
 from agentlattice_core.stores.base import Reader
 from agentlattice_core.stores.schema import APPLICATION_ID
 from agentlattice_core.stores.sqlite import SQLiteStore
 
-__all__ = ["Look", "acting", "deciding", "looking", "note_unapplied", "operator_of", "proving"]
+__all__ = [
+    "Look",
+    "acting",
+    "check_known",
+    "deciding",
+    "looking",
+    "note_unapplied",
+    "operator_of",
+    "proving",
+]
 
 _MAGIC = b"SQLite format 3\x00"
 _APPLICATION_ID_AT = 68
@@ -83,13 +93,16 @@ def proving(settings: Settings) -> Iterator[Engine]:
 def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
     """A client for the agent that is named.
 
-    With `new`, the database is made if there is none and the policy files are applied; else neither.
+    With `new`, the database is made if there is none, the policy files are applied, and an agent that never acted is
+    registered, which is noted; else nothing of this, and such an agent raises NotFoundError.
     """
     agent = settings.needed("agent", _NAME_AGENT)
-    if new:
-        _check_ours(settings.db)
-    else:
-        _check_there(settings.db)
+    if not new or _holds_a_log(settings.db):
+        with looking(settings) as look:
+            if not new:
+                check_known(look, agent)
+            elif hint := _near(look, agent):
+                note(f"note: agent `{agent}` is new here and becomes known by this{hint}")
     with AgentLattice.embedded(
         settings.db,
         agent=agent,
@@ -127,6 +140,28 @@ def operator_of(settings: Settings) -> str:
             f"`{operator}` is the agent; nobody decides on their own requests, so name a person",
         )
     return operator
+
+
+def check_known(look: Look, agent: str) -> None:
+    """Raise NotFoundError for an agent that never acted: it is a typo, more often than not."""
+    if look.reader.get("agent", agent) is None:
+        raise NotFoundError(
+            f"agent `{agent:.80}` has never acted here, so nothing is known of it; "
+            f"check the name{_near(look, agent)}"
+        )
+
+
+def _near(look: Look, agent: str) -> str:
+    """`; did you mean ...?` for an agent that is not known and whose name is like that of one that is."""
+    if look.reader.get("agent", agent) is not None:
+        return ""
+    return did_you_mean(agent, [name for name, _ in look.reader.scan("agent")])
+
+
+def _holds_a_log(path: Path) -> bool:
+    """Whether there is a database of ours with something in it. Raises StoreError for a file that is not ours."""
+    _check_ours(path)
+    return path.is_file() and path.stat().st_size > 0
 
 
 def note_unapplied(look: Look, settings: Settings) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from agentlattice_core import admission, approvals, deadlines, erasure, introspection, verification
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
+from agentlattice_core.agents import agent_facts
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.commands import Execution, Outcome
@@ -422,7 +423,8 @@ class AgentLattice(Session):
     ) -> None:
         """Have `callback` called on this event loop for every notification from now on.
 
-        `events` are the types to hear of, `agent_filter` an agent's id. Raises ForbiddenError for another organisation.
+        An agent hears of its own actions and of policy changes, an operator of everybody's. `events` are the types to
+        hear of, `agent_filter` an agent's id. Raises ForbiddenError for another organisation, and for another agent.
         """
         loop = asyncio.get_running_loop()
 
@@ -449,15 +451,32 @@ class AgentLattice(Session):
             if event_type not in EVENT_TYPES:
                 raise InvalidRequestError(f"event type `{event_type}` is not one of {', '.join(EVENT_TYPES)}")
         audience: Literal["agent", "operator"] = "agent" if self._operator is None else "operator"
+        own = self._own_id(agent_filter)
 
         def watcher(entry: dict[str, Any], row: Row) -> None:
             event = notification(entry, row, audience)
             if event is None or (wanted is not None and event.event_type not in wanted):
                 return
+            # What belongs to no agent (a change of policy) concerns all of them.
+            if own is not None and event.agent_id not in (own, None):
+                return
             if agent_filter is None or event.agent_id == agent_filter:
                 callback(event)
 
         self._ends.append(self._engine.follower.watch(watcher))
+
+    def _own_id(self, agent_filter: str | None) -> str | None:
+        """The id of the agent that may hear of nobody else; None for an operator."""
+        if self._caller is None:
+            return None
+        with self._engine.read() as reader:
+            own = agent_facts(reader, self._caller.agent).id
+        if agent_filter not in (None, own):
+            raise ForbiddenError(
+                f"agent `{self._caller.agent}` hears of its own actions only; "
+                "to hear of another agent's, subscribe as an operator"
+            )
+        return own
 
     async def unsubscribe(self) -> None:
         """End every subscription of this client."""

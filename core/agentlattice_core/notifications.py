@@ -12,7 +12,8 @@
 | policy, applied | `policy.changed` |
 
 - `id` in the data is the entry's index: a subscriber that was away can tell what it missed.
-- An agent is shown no more of a condition than the policy's `explain` lets it see; an operator sees all.
+- An agent is told of its own actions and of policy changes, and shown no more of a condition than the policy's
+  `explain` lets it see; an operator is told everything.
 """
 
 from __future__ import annotations

@@ -224,6 +224,7 @@ def test_report_records_how_it_went(governed: AgentLattice, al: Al) -> None:
     assert al("report", ran, "failure", "--message", "disk full", *CI).stdout == f"{ran} reported: failure\n"
     event = document(al("audit", "list", "--json"))["events"][0]
     assert (event["claim"], event["outcome"]["message"]) == ("failed", "disk full")
+    governed.for_agent("other").close()
     assert "belongs to another agent" in al("report", ran, "success", "--agent", "other").stderr
     assert "is not one of success, failure, partial" in al("report", ran, "fine", *CI).stderr
 
@@ -239,11 +240,20 @@ def test_whoami_shows_what_governs_an_agent_and_registers_nobody(governed: Agent
     ]
     assert "PR Size\tpr.open\tno\tyes\t1" in al("whoami", *CI).stdout
     before = governed.verify_sync().verified_through_row
-    for command in (["whoami"], ["can-i", "pr.open"]):
-        unknown = al(*command, "--agent", "cl")
-        assert unknown.exit_code == 3
-        assert "agent `cl` has never acted here" in unknown.stderr
+    for command, code in ((["whoami"], 3), (["can-i", "pr.open"], 3), (["report", "evt_0", "success"], 1)):
+        unknown = al(*command, "--agent", "ci2")
+        assert unknown.exit_code == code
+        assert "agent `ci2` has never acted here" in unknown.stderr
+        assert unknown.stderr.endswith("check the name; did you mean `ci`?\n")
     assert governed.verify_sync().verified_through_row == before
+
+
+def test_whoever_acts_becomes_known_and_a_name_like_another_is_noted(governed: AgentLattice, al: Al) -> None:
+    """The first action of a new agent is no error, but a typo should not stay unseen."""
+    typo = al("execute", "pr.open", "--agent", "cii")
+    assert "note: agent `cii` is new here and becomes known by this; did you mean `ci`?\n" in typo.stderr
+    for known_or_unlike in ("cii", "reporting-agent"):
+        assert "is new here" not in al("execute", "pr.open", "--agent", known_or_unlike).stderr
 
 
 def test_a_changed_policy_file_is_applied_by_acting_and_noted_by_looking(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agentlattice_core import AgentLattice, GovernanceEvent, NotRecordedError, StoreError
+from agentlattice_core import AgentLattice, ForbiddenError, GovernanceEvent, NotRecordedError, StoreError
 from agentlattice_core import engine as engine_module
 from agentlattice_core.audit.signer import FileSigner
 
@@ -193,8 +193,9 @@ def test_outcomes_are_flushed_when_the_process_ends_normally(tmp_path: Path, pol
         assert al.audit_sync().events[0].claim == "succeeded"
 
 
-def test_subscribers_hear_everything_in_order_whoever_wrote_it(opened, tmp_path: Path) -> None:
+def test_an_operator_hears_everything_in_order_whoever_wrote_it(opened, tmp_path: Path) -> None:
     al = opened(clock=None)
+    operator = al.for_operator("ana")
     heard: list[tuple[str, str]] = []
     done = threading.Event()
 
@@ -203,7 +204,7 @@ def test_subscribers_hear_everything_in_order_whoever_wrote_it(opened, tmp_path:
         if event.event_type == "approval.requested":
             done.set()
 
-    al.subscribe_sync(al.org_id, listen)
+    operator.subscribe_sync(al.org_id, listen)
     al.execute_sync("pr.open", metadata={"pr_size": 1})
     script = (
         "import sys; from agentlattice_core import AgentLattice\n"
@@ -217,7 +218,47 @@ def test_subscribers_hear_everything_in_order_whoever_wrote_it(opened, tmp_path:
         ("action.denied", "secret.read"),
         ("approval.requested", "deploy.x"),
     ]
-    al.unsubscribe_sync()
+    operator.close()
+
+
+def test_an_agent_hears_of_its_own_actions_and_of_policy_and_of_nothing_else(
+    opened, tmp_path: Path, policies: Path
+) -> None:
+    """What another agent does, asks for and is answered is not its business, whichever events it names."""
+    al = opened(clock=None)
+    other, operator = al.for_agent("other"), al.for_operator("ana")
+    heard: list[tuple[str, str | None]] = []
+    done = threading.Event()
+
+    def listen(event: GovernanceEvent) -> None:
+        heard.append((event.event_type, event.data.get("action_type")))
+        if event.event_type == "policy.changed":
+            done.set()
+
+    al.subscribe_sync(al.org_id, listen)
+    for client in (other, al):
+        client.execute_sync("secret.read")
+        asked = client.execute_sync("deploy.x")
+        operator.approve_action_sync(asked.approval_id)
+        client.claim_sync(asked.audit_event_id)
+        client.cancel_sync(client.execute_sync("deploy.y").audit_event_id)
+    policies.write_text(policies.read_text().replace("value: 50", "value: 60"))
+    operator.apply_policies_sync(policies)
+    assert done.wait(20)
+    assert heard == [
+        ("action.denied", "secret.read"),
+        ("approval.requested", "deploy.x"),
+        ("approval.resolved", "deploy.x"),
+        ("action.executed", None),
+        ("approval.requested", "deploy.y"),
+        ("approval.resolved", "deploy.y"),
+        ("policy.changed", None),
+    ]
+    with pytest.raises(ForbiddenError, match="`ci` hears of its own actions only"):
+        al.subscribe_sync(al.org_id, listen, agent_filter=other.whoami_sync().config_id)
+    al.subscribe_sync(al.org_id, listen, agent_filter=al.whoami_sync().config_id)
+    other.close()
+    operator.close()
 
 
 def test_a_subscriber_that_raises_does_not_stop_the_others(al: AgentLattice) -> None:
@@ -278,7 +319,7 @@ def test_a_subscriber_that_joins_hears_all_from_then_on_and_nothing_before(al: A
     assert reading.wait(20)
     for _ in range(3):
         al.execute_sync("pr.open", metadata={"pr_size": 2})
-    late = al.for_agent("late")
+    late = al.for_operator("late")
     done = threading.Event()
 
     def listen(event: GovernanceEvent) -> None:
