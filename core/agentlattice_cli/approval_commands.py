@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentlattice_cli import options
+from agentlattice_cli import approval_watch, options
 from agentlattice_cli.program import command_group
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def show(approval: ApprovalId, db: options.Db = None, json: options.Json = False
         out.document(request)
     else:
         _show(out, request)
+
+
+app.command("watch")(approval_watch.watch)
 
 
 @app.command()

@@ -31,6 +31,7 @@ __all__ = [
     "acting",
     "check_known",
     "deciding",
+    "following",
     "looking",
     "note_unapplied",
     "operator_of",
@@ -61,13 +62,19 @@ class Look:
 @contextmanager
 def looking(settings: Settings) -> Iterator[Look]:
     """The database, to be read. Raises StoreError if there is none."""
+    with following(settings) as store, store.read() as reader:
+        now = parse_time(time_of_log(SystemClock(), reader.head.at))
+        yield Look(store.log_id, reader, Policies(), now)
+
+
+@contextmanager
+def following(settings: Settings) -> Iterator[SQLiteStore]:
+    """The database, to be read again and again. Raises StoreError if there is none."""
     _check_there(settings.db)
     # Neither an engine nor a signer: whoever looks leaves no key and no checkpoint behind.
     store = SQLiteStore(settings.db, new_log_id=_no_new_log)
     try:
-        with store.read() as reader:
-            now = parse_time(time_of_log(SystemClock(), reader.head.at))
-            yield Look(store.log_id, reader, Policies(), now)
+        yield store
     finally:
         store.close()
 

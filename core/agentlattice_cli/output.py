@@ -64,6 +64,17 @@ class Output:
         )
         self._stream.write(text.decode())
 
+    def event(self, value: Any, columns: Sequence[Any]) -> None:
+        """Print one line at once, of a list that goes on: `value` as JSON for programs, else `columns`."""
+        if self.json:
+            line = orjson.dumps(value, default=_plain).decode()
+        elif self.terminal:
+            line = "  ".join(_FRACTION.sub("Z", shown(one)) for one in columns if one is not None)
+        else:
+            line = "\t".join(shown(one) for one in columns)
+        self.line(line)
+        self._stream.flush()
+
     def line(self, text: str = "") -> None:
         """Print one line that is made of our own words and values already `shown`."""
         self._stream.write(f"{text}\n")
