@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["watch"]
 
-_LONGEST_NAP = 2.0  # seconds until the clock, which may be set, and the file, which may go, are looked at again
+_LONGEST_NAP = (
+    2.0  # seconds until the clock, which may be set, and the file, which may go, are looked at again
+)
 
 
 def watch(db: options.Db = None, json: options.Json = False) -> None:
