@@ -28,6 +28,7 @@ app = command_group("Write policy, try it, and put it into force.")
 _STOPS = ("deny", "not_found")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A policy file.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Policy files, read as one document.")]
 Since = Annotated[
     str,
     typer.Option("--since", metavar="WHEN", help="How far back: 90m, 12h, 7d, or a date such as 2026-03-01."),
@@ -36,9 +37,7 @@ Since = Annotated[
 
 @app.command()
 def lint(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Policy files, read as one document.")
-    ],
+    files: Files,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -86,7 +85,7 @@ app.command("test")(policy_cases.run_cases)
 
 @app.command()
 def simulate(
-    file: File,
+    files: Files,
     since: Since = "7d",
     fail_on_new_denials: Annotated[
         bool,
@@ -95,20 +94,22 @@ def simulate(
     db: options.Db = None,
     json: options.Json = False,
 ) -> None:
-    """Replay recorded actions against a policy file, and show what would be decided otherwise."""
+    """Replay recorded actions against policy files, and show what would be decided otherwise."""
     from agentlattice_cli.opening import looking
     from agentlattice_cli.output import Output, note
     from agentlattice_cli.periods import moment
     from agentlattice_cli.settings import resolve
     from agentlattice_core.policy.document import PolicyDocument
     from agentlattice_core.policy.evaluate import PolicySet
+    from agentlattice_core.policy.simulate import LEAD
     from agentlattice_core.policy.simulate import simulate as replayed
     from agentlattice_core.recorded import RecordedActions
 
-    candidate = PolicySet.from_document(PolicyDocument.load(file))
+    candidate = PolicySet.from_document(PolicyDocument.load_all(files))
     with looking(resolve({"db": db})) as look:
-        records = RecordedActions(look.reader, moment(since, look.now, "--since"))
-        report = replayed(records, candidate, look.policies.registries(look.reader))
+        begin = moment(since, look.now, "--since")
+        records = RecordedActions(look.reader, begin, LEAD)
+        report = replayed(records, candidate, look.policies.registries(look.reader), since=begin)
     kinds = sorted(report.flips, key=lambda kind: (not kind.stricter, -report.flips[kind], kind.action_type))
     denials = sum(report.flips[kind] for kind in kinds if _newly_denied(kind))
     out = Output(json=json)

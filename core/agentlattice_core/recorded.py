@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import orjson
 
@@ -24,19 +24,23 @@ from agentlattice_core.stores.base import Reader, Row
 
 __all__ = ["RecordedActions", "first_since"]
 
+_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 _REFUSED = [["arguments", "matches", False]]
 """The conditions of an entry that records an attempt which never became an action."""
 
 
 class RecordedActions:
-    """The actions that `reader` holds from `since` on (aware; None: all), to be iterated once.
+    """The actions that `reader` holds from `since` on (aware; None: all), to be iterated once; with a `lead`, also
+    those that long before.
 
-    While iterating, `erased` and `refused` count what was left out.
+    While iterating, `erased` and `refused` count what was left out from `since` on.
     """
 
-    def __init__(self, reader: Reader, since: datetime | None = None) -> None:
+    def __init__(self, reader: Reader, since: datetime | None = None, lead: timedelta = timedelta(0)) -> None:
         self._reader = reader
-        self._start = 0 if since is None else first_since(reader, since)
+        self._counted = 0 if since is None else first_since(reader, since)
+        # Nothing is recorded so early that a day before it could not be named.
+        self._start = first_since(reader, since - lead) if since is not None and since > _DAWN else 0
         self._agents: dict[str, AgentFacts] = {}
         self.erased = 0
         self.refused = 0
@@ -55,10 +59,10 @@ class RecordedActions:
             return None
         data = entry["data"]
         if data.get("conditions") == _REFUSED:
-            self.refused += 1
+            self.refused += row[0] >= self._counted
             return None
         if row[4] is None:
-            self.erased += 1
+            self.erased += row[0] >= self._counted
             return None
         content = orjson.dumps(orjson.loads(row[4])["action"])
         policy = data.get("policy")

@@ -6,42 +6,37 @@ Each figure is the growth of the resident set of a process of its own; the peak 
 from __future__ import annotations
 
 import gc
-import multiprocessing
-import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from bench_decision import policy_document
 from load import Disk, act, fresh, opened
 from long_logs import copied, log_of
 from measurement import Bar, Measurement, Scale
+from memory import in_a_process, peak, resident
 
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.policy.evaluate import PolicySet
 
 __all__ = ["measure"]
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
 
 def measure(directory: Path, scale: Scale) -> Iterator[Measurement]:
     """Mebibytes of resident memory."""
     full = scale == "full"
     policies = 10_000 if full else 100
-    grown = _in_a_process(_policies, policies)
+    grown = in_a_process(_policies, policies)
     yield Measurement("memory for 1,000 policies", grown / policies * 1_000, "MiB")
-    yield Measurement("memory of an engine at rest", _in_a_process(_at_rest, fresh(directory)), "MiB")
+    yield Measurement("memory of an engine at rest", in_a_process(_at_rest, fresh(directory)), "MiB")
     actions = 100_000 if full else 100
     yield Measurement(
-        f"memory grown by {actions:,} actions", _in_a_process(_acting, fresh(directory), actions), "MiB"
+        f"memory grown by {actions:,} actions", in_a_process(_acting, fresh(directory), actions), "MiB"
     )
     few, many = (10_000, 1_000_000) if full else (200, 2_000)
     found = []
     for size in (few, many):
         with copied(log_of(directory, size), directory) as path:
-            found.append(_in_a_process(_verifying, path))
+            found.append(in_a_process(_verifying, path))
     small, large = found
     yield Measurement(f"memory peak of verifying {few:,} entries", small, "MiB")
     # The page cache of one connection is bounded at 16 MiB, and a short log does not fill it.
@@ -50,46 +45,35 @@ def measure(directory: Path, scale: Scale) -> Iterator[Measurement]:
     yield Measurement(f"memory peak of verifying {many:,} entries", large, "MiB", large / small, beside, bar)
 
 
-def _resident() -> float:
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * _PAGE / 2**20
-
-
-def _in_a_process(task: Callable[..., float], *arguments: Any) -> float:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(task, arguments)
-
-
 def _policies(count: int) -> float:
     PolicySet.from_document(PolicyDocument.parse(policy_document(5)))  # what is imported and cached once
     text = policy_document(count)
     document = PolicyDocument.parse(text)
     gc.collect()
-    before = _resident()
+    before = resident()
     kept = PolicySet.from_document(document)
     gc.collect()
-    grown = _resident() - before
+    grown = resident() - before
     assert kept.summaries()
     return grown
 
 
 def _at_rest(directory: Path) -> float:
     gc.collect()
-    before = _resident()
+    before = resident()
     with opened(directory, Disk(False)):
-        return _resident() - before
+        return resident() - before
 
 
 def _acting(directory: Path, actions: int) -> float:
     with opened(directory, Disk(False)) as al:
         al._engine.store._fsync = _without_sync  # what is measured is memory
         gc.collect()
-        before = _resident()
+        before = resident()
         for _ in range(actions):
             act(al)
         gc.collect()
-        return _resident() - before
+        return resident() - before
 
 
 def _without_sync(file: int) -> None:
@@ -99,18 +83,9 @@ def _without_sync(file: int) -> None:
 def _verifying(directory: Path) -> float:
     with opened(directory, Disk(False)) as al:
         gc.collect()
-        before, peak = _resident(), 0.0
-        done = threading.Event()
 
-        def watch() -> None:
-            nonlocal peak
-            while not done.wait(0.002):
-                peak = max(peak, _resident())
+        def verify() -> None:
+            result = al.verify_sync()
+            assert result.chain_valid, result.problem
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        result = al.verify_sync()
-        done.set()
-        watcher.join()
-        assert result.chain_valid, result.problem
-        return max(peak, before) - before
+        return peak(verify)

@@ -38,6 +38,7 @@ BENCHMARKS = {
     "adapters": "bench_adapters",
     "log-size": "bench_log_size",
     "memory": "bench_memory",
+    "simulate": "bench_simulate",
     "waking": "bench_waking",
 }
 """What `--only` may name, in the order they run, and the module of each."""

@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 _COMMAND = Path(__file__).with_name("run.py")
-_NAMES = {"decision", "durable", "busy-thread", "verify", "adapters", "log-size", "memory", "waking"}
+_NAMES = {
+    "decision",
+    "durable",
+    "busy-thread",
+    "verify",
+    "adapters",
+    "log-size",
+    "memory",
+    "simulate",
+    "waking",
+}
 
 
 def _run(directory: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
@@ -75,6 +85,8 @@ def test_every_promise_has_its_bar(figures: tuple[str, dict[str, Any]]) -> None:
         "after a checkpoint",
         "entries in the log",
         "verifying 2,000 entries",
+        "simulating 1,000 recorded actions",
+        "memory peak of simulating 1,000 actions",
     ):
         assert promise in barred
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cli_world import POLICIES, Al, document
 
 from agentlattice_core import AgentLattice
+from agentlattice_core.testing import ManualClock
 
 WRONG = POLICIES.replace("effect: deny", "effect: dney").replace("operator: lt", "operator: less")
 
@@ -264,3 +266,38 @@ def test_two_files_can_be_compared_without_a_database(al: Al, project: Path) -> 
     assert [(one["kind"], one["fields"][0]["before"], one["fields"][0]["after"]) for one in found] == [
         ("changed", 50, 60)
     ]
+
+
+CAPPED = """\
+version: 1
+policies:
+  - name: Refunds
+    action: refund.issue
+    effect: allow
+    rules: [{priority: 1, type: DAILY_CAP, cap: "100", currency: EUR, effect: REJECT}]
+"""
+
+
+def test_caps_are_not_empty_where_the_replay_begins(project: Path, al: Al) -> None:
+    """What was spent earlier on the first day counts, though it is not among the actions that are shown."""
+    (project / "capped.yaml").write_text(CAPPED)
+    clock = ManualClock(datetime(2026, 3, 2, 10, tzinfo=UTC))
+    with AgentLattice.embedded("governance.db", policies="capped.yaml", agent="ci", clock=clock) as client:
+        for amount in (90, 30):
+            client.execute_sync("refund.issue", amount=amount, currency="EUR")
+            clock.advance(hours=2)
+    for since, actions in (("2026-03-02T11:00", 1), ("2026-03-02", 2), ("0001-01-01", 2)):
+        found = document(al("policy", "simulate", "capped.yaml", "--since", since, "--json"))
+        assert (found["actions"], found["unchanged"], found["flips"]) == (actions, actions, [])
+
+
+def test_several_files_are_simulated_as_one_document(governed: AgentLattice, al: Al, project: Path) -> None:
+    """A policy that lies in another file is not taken for gone."""
+    governed.execute_sync("pr.open", metadata={"pr_size": 3})
+    governed.execute_sync("deploy.production")
+    (project / "a.yaml").write_text("version: 1\npolicies: [{name: P, action: pr.open, effect: allow}]\n")
+    (project / "b.yaml").write_text(
+        "version: 1\npolicies: [{name: D, action: deploy.*, effect: require_approval}]\n"
+    )
+    assert document(al("policy", "simulate", "a.yaml", "--json"))["new_denials"] == 1
+    assert document(al("policy", "simulate", "a.yaml", "b.yaml", "--json"))["unchanged"] == 2

@@ -3,6 +3,8 @@
 - Pure: recorded actions come in as an iterable in the order of their times, flips go out. Nothing is stored.
 - Day totals are kept as the replay goes, under the candidate's own caps. What the candidate admits, or would
   have asked a person about, is charged, as if the person had said yes.
+- A replay that begins in the middle of a day would find its caps empty. So what is recorded within `LEAD`
+  before it is replayed too, and only charged.
 - Memory is bounded by the limit keys that are alive, not by the length of the log: totals of days that have
   ended everywhere on earth are dropped.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +25,7 @@ from agentlattice_core.policy.rules import exact_sum
 from agentlattice_core.principals import AgentFacts
 
 __all__ = [
+    "LEAD",
     "DayTotals",
     "Flip",
     "FlipKind",
@@ -32,6 +35,9 @@ __all__ = [
     "replay",
     "simulate",
 ]
+
+LEAD = timedelta(hours=26)
+"""How far back a day can reach whose caps count now: a day, and an hour or two where clocks are put back."""
 
 _OUTCOMES: dict[str, Outcome] = {
     "executed": "allow",
@@ -120,7 +126,7 @@ class DayTotals:
     def __init__(self) -> None:
         self._totals: dict[str, Decimal] = {}
         self._keys_by_date: dict[str, set[str]] = {}
-        self._oldest = date.min
+        self._tomorrow = datetime.min.replace(tzinfo=UTC)
 
     def read(self, key: str) -> Decimal:
         """What is charged to `key`."""
@@ -134,11 +140,11 @@ class DayTotals:
 
     def forget_before(self, now: datetime) -> None:
         """Drop the totals of days that have ended everywhere by `now`."""
-        # West of UTC it can still be the day before; never two days before.
-        oldest = now.astimezone(UTC).date() - timedelta(days=1)
-        if oldest <= self._oldest:
+        if now < self._tomorrow:
             return
-        self._oldest = oldest
+        self._tomorrow = datetime.combine(now.astimezone(UTC), time.min, UTC) + timedelta(days=1)
+        # West of UTC it can still be the day before; never two days before.
+        oldest = self._tomorrow.date() - timedelta(days=2)
         for day in [day for day in self._keys_by_date if day < oldest.isoformat()]:
             for key in self._keys_by_date.pop(day):
                 del self._totals[key]
@@ -165,10 +171,16 @@ def simulate(
     registries: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
     *,
     examples: int = 3,
+    since: datetime | None = None,
 ) -> SimulationReport:
-    """Replay `records` and count what flips, keeping up to `examples` flips of each kind."""
+    """Replay `records` and count what flips, keeping up to `examples` flips of each kind.
+
+    With `since` (aware), records before it are not counted; they are charged to caps like the others.
+    """
     report = SimulationReport()
     for recorded, decision in replay(records, candidate, registries):
+        if since is not None and recorded.at < since:
+            continue
         report.total += 1
         if decision.outcome == recorded.outcome:
             continue

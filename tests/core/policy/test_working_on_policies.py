@@ -225,14 +225,14 @@ class TestSimulate:
         """Ten years of actions leave the totals of two or three days."""
         import gc
 
-        from agentlattice_core.policy.simulate import _DayTotals
+        from agentlattice_core.policy.simulate import DayTotals
 
         candidate = policy_set(f"version: 1\n{self.CAP}")
         records = (record(START + timedelta(hours=12 * n), amount="1", currency="EUR") for n in range(7300))
         replayed: Iterator[Any] = replay(records, candidate)
         for _ in range(7299):
             next(replayed)
-        (totals,) = (one for one in gc.get_objects() if isinstance(one, _DayTotals))
+        (totals,) = (one for one in gc.get_objects() if isinstance(one, DayTotals))
         assert len(totals._totals) <= 3
 
 
