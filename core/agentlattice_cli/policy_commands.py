@@ -1,6 +1,6 @@
 """`al policy`: writing policy and putting it into force.
 
-- `lint`, `simulate`, `suggest`, `diff` and `explain` change nothing. `apply` does, in an operator's name.
+- Only `apply` changes anything, in an operator's name.
 - What is wrong in a file is said as `file:line:column: field: message`, so that editors can jump there.
 """
 
@@ -211,6 +211,7 @@ def diff(
     other: Annotated[
         Path | None, typer.Argument(metavar="[OTHER]", help="A second file; without it, what is in force.")
     ] = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if anything differs.")] = False,
     db: options.Db = None,
     json: options.Json = False,
 ) -> None:
@@ -226,17 +227,62 @@ def diff(
         changes = changes_of(parts, PolicyDocument.load(other).parts())
     else:
         with looking(resolve({"db": db})) as look:
-            changes = changes_of(_readable_parts(look), parts)
+            changes = changes_of(_parts_beside(look, file, parts), parts)
     out = Output(json=json)
     if json:
         out.document({"changes": changes})
+    else:
+        for change in changes:
+            out.line(f"{change.kind} {shown(change.part_id)} {shown(change.name)}")
+            for one in change.fields:
+                out.line(f"  {shown(str(one))}")
+        if not changes:
+            note("nothing differs")
+        elif other is None and any(change.kind == "removed" for change in changes):
+            note("note: `al policy apply` removes only with `--prune`")
+    if changes and exit_code:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_policies(
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="NAME", help="Only what may concern this agent.")
+    ] = None,
+    db: options.Db = None,
+    json: options.Json = False,
+) -> None:
+    """List the policies and guardrails in force."""
+    from agentlattice_cli.opening import check_known, looking, note_unapplied
+    from agentlattice_cli.output import Output
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core import introspection
+
+    settings = resolve({"db": db})
+    with looking(settings) as look:
+        if agent is not None:
+            check_known(look, agent)
+        found = introspection.policies_of(look.policies, look.reader, agent)
+        note_unapplied(look, settings)
+    out = Output(json=json)
+    if json:
+        out.document(found)
         return
-    for change in changes:
-        out.line(f"{change.kind} {shown(change.part_id)} {shown(change.name)}")
-        for one in change.fields:
-            out.line(f"  {shown(str(one))}")
-    if not changes:
-        note("nothing differs")
+    out.table(
+        ["policy", "governs", "asks a person", "conditions", "version", "since"],
+        [
+            [
+                one.name,
+                one.action_type,
+                "yes" if one.approval_required else "no",
+                "yes" if one.has_conditions else "no",
+                one.version,
+                one.created_at,
+            ]
+            for one in found.policies
+        ],
+        "no policy is in force, so nothing that anybody asks for will run",
+    )
 
 
 @app.command()
@@ -346,6 +392,12 @@ def _readable_parts(look: Look) -> dict[str, bytes]:
         for part, stored in look.policies.parts(look.reader).items()
         if stored.active and not stored.tampered
     }
+
+
+def _parts_beside(look: Look, file: Path, parts: dict[str, bytes]) -> dict[str, bytes]:
+    """What is in force of the parts that `file` holds or published before; other files' parts are not its business."""
+    own = {part for part, stored in look.reader.scan("policy") if stored["source"] == file.name}
+    return {part: content for part, content in _readable_parts(look).items() if part in parts or part in own}
 
 
 def _tampered_for(look: Look, action_type: str) -> list[str]:

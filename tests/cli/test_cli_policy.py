@@ -301,3 +301,36 @@ def test_several_files_are_simulated_as_one_document(governed: AgentLattice, al:
     )
     assert document(al("policy", "simulate", "a.yaml", "--json"))["new_denials"] == 1
     assert document(al("policy", "simulate", "a.yaml", "b.yaml", "--json"))["unchanged"] == 2
+
+
+def test_diff_is_about_the_parts_of_the_file_and_can_fail_a_pipeline(al: Al, project: Path) -> None:
+    """What another file published is not reported as removed; `--exit-code` says whether anything differs."""
+    (project / "policies.yaml").write_text(POLICIES)
+    (project / "other.yaml").write_text("version: 1\npolicies: [{name: O, action: o, effect: allow}]\n")
+    al("policy", "apply", "policies.yaml", "other.yaml", "--as", "ana")
+    same = al("policy", "diff", "other.yaml", "--exit-code")
+    assert (same.exit_code, same.stdout, same.stderr) == (0, "", "nothing differs\n")
+    (project / "other.yaml").write_text("version: 1\npolicies: [{name: N, action: n, effect: allow}]\n")
+    differs = al("policy", "diff", "other.yaml", "--exit-code")
+    assert differs.exit_code == 1
+    assert [line.split()[:2] for line in differs.stdout.splitlines()] == [
+        ["added", "policy/n"],
+        ["removed", "policy/o"],
+    ]
+    assert "removes only with `--prune`" in differs.stderr
+    assert al("policy", "diff", "other.yaml").exit_code == 0
+
+
+def test_what_is_in_force_can_be_listed(governed: AgentLattice, al: Al) -> None:
+    """All of it, or what may concern one agent that is known."""
+    lines = al("policy", "list").stdout.splitlines()
+    assert [line.split("\t")[:5] for line in lines] == [
+        ["Deploys", "deploy.*", "yes", "no", "1"],
+        ["No secrets", "secret.read", "no", "no", "1"],
+        ["PR Size", "pr.open", "no", "yes", "1"],
+    ]
+    assert document(al("policy", "list", "--json"))["scope"] == "org"
+    assert document(al("policy", "list", "--agent", "ci", "--json"))["scope"] == "own"
+    unknown = al("policy", "list", "--agent", "cii")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert "did you mean `ci`?" in unknown.stderr
