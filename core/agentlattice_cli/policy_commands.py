@@ -39,6 +39,12 @@ Since = Annotated[
 def lint(
     files: Files,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+    db: Annotated[
+        str | None,
+        typer.Option(
+            "--db", metavar="FILE", help="Also check that agents and tags are known in this database."
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Check policy files: what is invalid, and what says something its author cannot have meant."""
@@ -56,7 +62,7 @@ def lint(
         problems = [{**asdict(one), "severity": "error", "code": "invalid"} for one in error.problems]
         out.document({"valid": False, "findings": problems})
         raise typer.Exit(1) from None
-    findings = findings_of(document)
+    findings = findings_of(document, agents=_known_agents(db) if db is not None else None)
     if json:
         found = [
             {
@@ -392,6 +398,19 @@ def _readable_parts(look: Look) -> dict[str, bytes]:
         for part, stored in look.policies.parts(look.reader).items()
         if stored.active and not stored.tampered
     }
+
+
+def _known_agents(db: str) -> set[str]:
+    """Names, ids and tags of the agents that are registered."""
+    from agentlattice_cli.opening import looking
+    from agentlattice_cli.settings import resolve
+
+    with looking(resolve({"db": db})) as look:
+        return {
+            name
+            for agent, stored in look.reader.scan("agent")
+            for name in (agent, stored["id"], *stored["tags"])
+        }
 
 
 def _parts_beside(look: Look, file: Path, parts: dict[str, bytes]) -> dict[str, bytes]:

@@ -334,3 +334,17 @@ def test_what_is_in_force_can_be_listed(governed: AgentLattice, al: Al) -> None:
     unknown = al("policy", "list", "--agent", "cii")
     assert (unknown.exit_code, unknown.stdout) == (1, "")
     assert "did you mean `ci`?" in unknown.stderr
+
+
+def test_lint_can_check_names_against_the_agents_there_are(
+    governed: AgentLattice, al: Al, project: Path
+) -> None:
+    """A policy for an agent that nobody registered governs nobody; without a database nobody is known to be unknown."""
+    (project / "named.yaml").write_text(
+        "version: 1\npolicies:\n  - {name: A, action: a, effect: allow, agents: [ci, cii]}\n"
+    )
+    assert al("policy", "lint", "named.yaml").stdout == ""
+    found = al("policy", "lint", "named.yaml", "--db", "governance.db").stdout
+    assert found.startswith("named.yaml:3:")
+    assert found.endswith("warning unknown-agent: no agent has `cii`; did you mean `ci`?\n")
+    assert al("policy", "lint", "named.yaml", "--db", "nowhere.db").exit_code == 1

@@ -6,7 +6,7 @@ Codes are stable:
 |---|---|
 | `never-matches` | conditions or a rule that nothing can satisfy |
 | `shadowed` | a policy or rule that another one always overrules |
-| `unreachable` | rules or approvers that are never looked at |
+| `unreachable` | rules or approvers that are never looked at, a declared action that no policy matches |
 | `contradictory` | policies of one rank that say the opposite of each other |
 | `unknown-field` | a field that its declared action does not have, or a misspelt one |
 | `unknown-registry` | a registry that neither the document nor the store has |
@@ -20,6 +20,7 @@ Codes are stable:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -86,7 +87,13 @@ def lint(
                 *(_lint_agents(policy, agents) if agents is not None else ()),
             ]
             found.extend(_finding(document, part_id, *note) for note in notes)
-    found.extend(_finding(document, *note) for note in _lint_tiers(document.policies))
+    for note in (
+        *_lint_tiers(document.policies),
+        *_lint_overlaps(document.policies),
+        *_lint_guarded(document),
+        *_lint_unused(document),
+    ):
+        found.append(_finding(document, *note))
     return sorted(found)
 
 
@@ -225,3 +232,63 @@ def _lint_tiers(policies: Sequence[Policy]) -> Iterator[tuple[str, str, str, str
                     f"`{shown(other.name)}` governs the same actions, and the stricter of the two decides"
                 )
                 yield part_id, "shadowed", "", message
+
+
+def _lint_overlaps(policies: Sequence[Policy]) -> Iterator[tuple[str, str, str, str]]:
+    """Policies of one pattern that name some of the same agents: for those they are of one rank."""
+    by_pattern: dict[str, list[Policy]] = {}
+    for policy in policies:
+        if policy.active and policy.names_agents:
+            by_pattern.setdefault(policy.action, []).append(policy)
+    for named in by_pattern.values():
+        denies = [one for one in named if one.effect == "deny" and not one.conditions]
+        for policy, deny in itertools.product(named, denies):
+            both = set(_subjects(policy)) & set(_subjects(deny))
+            if policy.effect == "deny" or not both or set(_subjects(policy)) == set(_subjects(deny)):
+                continue
+            whom = ", ".join(f"`{shown(name)}`" for name in sorted(both))
+            code = "contradictory" if policy.effect == "allow" and not policy.conditions else "shadowed"
+            message = f"`{shown(deny.name)}` denies the same actions for {whom}, and wins"
+            yield f"policy/{policy.id}", code, "", message
+
+
+def _subjects(policy: Policy) -> tuple[str, ...]:
+    return (*policy.agents, *(f"tag {tag}" for tag in policy.agent_tags))
+
+
+def _lint_guarded(document: PolicyDocument) -> Iterator[tuple[str, str, str, str]]:
+    """Policies that a guardrail overrules wherever they apply."""
+    denies = [
+        one for one in document.guardrails if one.active and one.effect == "deny" and not one.conditions
+    ]
+    for policy in document.policies:
+        if not policy.active or policy.effect == "deny":
+            continue
+        for guardrail in denies:
+            if _covers(guardrail, policy):
+                message = f"the guardrail `{shown(guardrail.name)}` denies every action that this governs"
+                yield f"policy/{policy.id}", "shadowed", "", message
+                break
+
+
+def _covers(wider: Policy, narrower: Policy) -> bool:
+    """Whether `wider` applies to every action, and for every agent, that `narrower` applies to."""
+    pattern = wider.action in ("*", narrower.action) or (
+        wider.action.endswith(".*") and narrower.action.startswith(wider.action[:-1])
+    )
+    if not wider.names_agents:
+        return pattern
+    return pattern and narrower.names_agents and set(_subjects(narrower)) <= set(_subjects(wider))
+
+
+def _lint_unused(document: PolicyDocument) -> Iterator[tuple[str, str, str, str]]:
+    """Declared actions that nothing lets run, and registries that nothing looks into."""
+    active = [policy for policy in document.policies if policy.active]
+    for declared in document.actions:
+        if not any(matches_pattern(policy.action, declared.action) for policy in active):
+            message = f"no policy matches `{shown(declared.action)}`, so it never runs"
+            yield f"action/{declared.action}", "unreachable", "", message
+    used = {rule.registry for policy in (*active, *document.guardrails) for rule in policy.rules}
+    for registry in document.registries:
+        if registry.name not in used:
+            yield f"registry/{registry.name}", "no-effect", "", f"no rule looks into `{shown(registry.name)}`"

@@ -192,6 +192,57 @@ def policy_set(text: str) -> PolicySet:
     return PolicySet.from_document(PolicyDocument.parse(text))
 
 
+HEADED = "policies:\n  - {name: A, action: a, effect: allow}\n"
+
+
+class TestLintAcrossPolicies:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (
+                "policies:\n"
+                "  - {name: P, action: x, effect: allow, agents: [a, b]}\n"
+                "  - {name: Q, action: x, effect: deny, agents: [b, c]}\n",
+                [("contradictory", 3)],
+            ),
+            (
+                "policies:\n"
+                "  - {name: P, action: x, effect: require_approval, agent_tags: [t, u]}\n"
+                "  - {name: Q, action: x, effect: deny, agent_tags: [u]}\n",
+                [("shadowed", 3)],
+            ),
+            (
+                "policies:\n"
+                "  - {name: P, action: x, effect: allow, agents: [a]}\n"
+                "  - {name: Q, action: x, effect: deny, agents: [c]}\n"
+                "  - {name: R, action: y, effect: deny, agents: [a]}\n",
+                [],
+            ),
+            (f"{HEADED}guardrails: [{{name: G, action: '*', effect: deny}}]\n", [("shadowed", 3)]),
+            (f"{HEADED}guardrails: [{{name: G, action: a, effect: deny}}]\n", [("shadowed", 3)]),
+            (f"{HEADED}guardrails: [{{name: G, action: a.*, effect: deny}}]\n", []),
+            (f"{HEADED}guardrails: [{{name: G, action: a, effect: deny, agents: [x]}}]\n", []),
+            (
+                "policies: [{name: P, action: a.b.*, effect: conditional,\n"
+                "  conditions: [{field: n, operator: lt, value: 1}]}]\n"
+                "guardrails: [{name: G, action: a.*, effect: deny}]\n",
+                [("shadowed", 2)],
+            ),
+            (
+                "policies: [{name: P, action: a.*, effect: allow}]\n"
+                "guardrails: [{name: G, action: a.b, effect: deny}]\n",
+                [],
+            ),
+            (f"{HEADED}actions:\n  b: {{fields: {{n: {{}}}}}}\n", [("unreachable", 5)]),
+            (f"{HEADED}actions:\n  a: {{fields: {{n: {{}}}}}}\n", []),
+            (f"{HEADED}registries:\n  payees: [x]\n", [("no-effect", 5)]),
+        ],
+    )
+    def test_what_one_policy_takes_from_another(self, text, expected):
+        """Overlapping agents, guardrails over all that a policy governs, and what nothing refers to."""
+        assert found(text) == expected
+
+
 class TestSimulate:
     CAP = one_policy(
         "rules: [{priority: 1, type: DAILY_CAP, cap: 100, currency: EUR, effect: REJECT}]"
