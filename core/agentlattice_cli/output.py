@@ -42,7 +42,8 @@ def spelled_out(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """Say something beside the answer, on standard error."""
+    """Say something beside the answer, on standard error, after what was answered so far."""
+    sys.stdout.flush()  # or the two would change places where both go into one file
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,8 +81,10 @@ def lint(
     else:
         for one in findings:
             out.line(str(one))
-        counted = f"{len(document.policies)} policies, {len(document.guardrails)} guardrails"
-        note(f"{counted}: {len(findings)} findings" if findings else f"{counted}: nothing to say")
+        policies, guardrails = len(document.policies), len(document.guardrails)
+        counted = f"{_count(policies, 'policy', 'policies')}, {_count(guardrails, 'guardrail', 'guardrails')}"
+        found_here = _count(len(findings), "finding", "findings") if findings else "nothing to say"
+        note(f"{counted}: {found_here}")
     if any(one.severity == "error" or strict for one in findings):
         raise typer.Exit(1)
 
@@ -116,7 +119,7 @@ def simulate(
         begin = moment(since, look.now, "--since")
         records = RecordedActions(look.reader, begin, LEAD)
         report = replayed(records, candidate, look.policies.registries(look.reader), since=begin)
-    kinds = sorted(report.flips, key=lambda kind: (not kind.stricter, -report.flips[kind], kind.action_type))
+    kinds = sorted(report.flips, key=_worst_first(report.flips))
     denials = sum(report.flips[kind] for kind in kinds if _newly_denied(kind))
     out = Output(json=json)
     if json:
@@ -429,8 +432,16 @@ def _tampered_for(look: Look, action_type: str) -> list[str]:
     )
 
 
+def _worst_first(flips: Mapping[FlipKind, int]) -> Callable[[FlipKind], Any]:
+    return lambda kind: (not _newly_denied(kind), not kind.stricter, -flips[kind], kind.action_type, kind.was)
+
+
 def _newly_denied(kind: FlipKind) -> bool:
     return kind.now in _STOPS and kind.was not in _STOPS
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _words(outcome: Outcome) -> Any:

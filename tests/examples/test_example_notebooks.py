@@ -68,7 +68,8 @@ def test_the_notebook_runs_and_shows_what_is_kept_in_it(
         _write(notebook, NOTEBOOKS / f"{name}.ipynb")
     printed = _printed(notebook)
     assert printed == _printed(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4))
-    assert "the model saw: opened a pull request with 49 files" in printed[-2]
+    if name.endswith("_agent"):
+        assert "the model saw: opened a pull request with 49 files" in printed[-2]
     assert printed[-1].endswith("verifies: True\n")
 
 
@@ -83,9 +84,9 @@ def test_the_notebook_and_its_script_are_in_step(name: str) -> None:
         == script.metadata["jupytext"]["formats"]
         == "ipynb,py:percent"
     )
-    assert len(NAMES) == 3
 
 
 def test_no_notebook_is_without_its_script() -> None:
     """Each notebook is one of a pair."""
     assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == NAMES
+    assert {"crewai_agent", "langgraph_agent", "openai_agents_agent", "policy_simulation"} <= set(NAMES)
