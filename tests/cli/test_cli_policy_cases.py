@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from cli_reference import PAGE
 from cli_world import POLICIES, Al, AlProcess, document
+
+from agentlattice_core.policy import cases as cases_module
 
 CASES = """\
 version: 1
@@ -133,3 +137,29 @@ def test_no_database_is_opened_or_made(cases: Path, al_process: AlProcess, proje
     """Cases say all that a decision depends on."""
     assert al_process("policy", "test", "policies.yaml").returncode == 0
     assert sorted(path.name for path in project.iterdir()) == ["policies.test.yaml", "policies.yaml"]
+
+
+REFUNDS = """\
+version: 1
+policies:
+  - name: Refunds
+    action: refund.issue
+    agents: [cs-agent]
+    effect: require_approval
+    rules:
+      - {priority: 10, type: AMOUNT_THRESHOLD, max: "100.00", currency: EUR, effect: AUTO_APPROVE}
+      - {priority: 40, type: DAILY_CAP, cap: "1500.00", currency: EUR, timezone: Europe/Paris, effect: REJECT}
+"""
+
+
+def test_the_cases_that_the_page_shows_pass(al: Al, project: Path) -> None:
+    """docs/cli.md shows a case file for the refunds that all the documentation speaks of."""
+    page = PAGE.read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page.partition("## Testing policy")[2], flags=re.DOTALL)
+    (project / "policies.yaml").write_text(REFUNDS)
+    (project / "policies.test.yaml").write_text(shown)
+    found = document(al("policy", "test", "policies.yaml", "--json"))
+    assert (found["passed"], found["failed"]) == (3, 0), found
+    members = re.findall(r"^\| (`[^|]*`) \|", page.partition("| member of a case |")[2], flags=re.MULTILINE)
+    named = {name for row in members for name in re.findall(r"`(\w+)`", row)}
+    assert {*cases_module._CASE, *cases_module._EXPECT} <= named

@@ -51,13 +51,15 @@ def test_what_the_page_shows_runs(project: Path, block: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al) -> None:
+def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al, project: Path) -> None:
     """For each command the table of the page lists what its document holds, all of it unless it ends in dots."""
     request = governed.execute_sync("deploy.production")
     other = governed.execute_sync("deploy.production")
     assert request.approval_id is not None
     assert other.approval_id is not None
     ran = governed.execute_sync("pr.open", metadata={"pr_size": 1}).audit_event_id
+    cases = "version: 1\ncases: [{name: secrets, action: secret.read, expect: deny}]\n"
+    (project / "policies.test.yaml").write_text(cases)
     key = al("audit", "key").stdout.strip()
     al("audit", "export", "log.jsonl")
     digest = document(al("approvals", "show", request.approval_id, "--json"))["digest"]
@@ -75,6 +77,8 @@ def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al
         "approve": ["approvals", request.approval_id, "--digest", digest, *ana],
         "deny": ["approvals", other.approval_id, "--reason", "no", *ana],
         "policy lint": ["policies.yaml"],
+        "policy test": ["policies.yaml"],
+        "policy list": [],
         "policy simulate": ["policies.yaml"],
         "policy diff": ["policies.yaml"],
         "policy explain": ["pr.open"],
