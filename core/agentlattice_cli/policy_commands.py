@@ -263,27 +263,36 @@ def list_policies(
 ) -> None:
     """List the policies and guardrails in force."""
     from agentlattice_cli.opening import check_known, looking, note_unapplied
-    from agentlattice_cli.output import Output
+    from agentlattice_cli.output import Output, shown
     from agentlattice_cli.settings import resolve
     from agentlattice_core import introspection
+    from agentlattice_core.policy.document import PolicyDocument
 
     settings = resolve({"db": db})
     with looking(settings) as look:
         if agent is not None:
             check_known(look, agent)
         found = introspection.policies_of(look.policies, look.reader, agent)
+        document = PolicyDocument.from_parts(_readable_parts(look))
+        tampered = sorted(
+            part for part, stored in look.policies.parts(look.reader).items() if stored.tampered
+        )
         note_unapplied(look, settings)
     out = Output(json=json)
     if json:
         out.document(found)
         return
+    effects = {one.id: one.effect for one in document.policies}
+    effects |= {one.id: f"guardrail: {one.effect}" for one in document.guardrails}
+    for part in tampered:
+        out.line(f"TAMPERED: {shown(part)} is not what was published; what it governs is denied")
     out.table(
-        ["policy", "governs", "asks a person", "conditions", "version", "since"],
+        ["policy", "governs", "effect", "conditions", "version", "since"],
         [
             [
                 one.name,
                 one.action_type,
-                "yes" if one.approval_required else "no",
+                effects[one.id],
                 "yes" if one.has_conditions else "no",
                 one.version,
                 one.created_at,

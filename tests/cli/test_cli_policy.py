@@ -325,9 +325,9 @@ def test_what_is_in_force_can_be_listed(governed: AgentLattice, al: Al) -> None:
     """All of it, or what may concern one agent that is known."""
     lines = al("policy", "list").stdout.splitlines()
     assert [line.split("\t")[:5] for line in lines] == [
-        ["Deploys", "deploy.*", "yes", "no", "1"],
-        ["No secrets", "secret.read", "no", "no", "1"],
-        ["PR Size", "pr.open", "no", "yes", "1"],
+        ["Deploys", "deploy.*", "require_approval", "no", "1"],
+        ["No secrets", "secret.read", "deny", "no", "1"],
+        ["PR Size", "pr.open", "allow", "yes", "1"],
     ]
     assert document(al("policy", "list", "--json"))["scope"] == "org"
     assert document(al("policy", "list", "--agent", "ci", "--json"))["scope"] == "own"
