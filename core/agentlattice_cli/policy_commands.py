@@ -282,7 +282,7 @@ def list_policies(
     if json:
         out.document(found)
         return
-    effects = {one.id: one.effect for one in document.policies}
+    effects: dict[str, str] = {one.id: one.effect for one in document.policies}
     effects |= {one.id: f"guardrail: {one.effect}" for one in document.guardrails}
     for part in tampered:
         out.line(f"TAMPERED: {shown(part)} is not what was published; what it governs is denied")

@@ -274,3 +274,25 @@ def test_time_in_the_log_never_runs_backwards(al: AgentLattice, clock: ManualClo
     newer, older = al.audit_sync().events
     assert newer.timestamp >= older.timestamp
     assert al.verify_sync().chain_valid
+
+
+def test_an_operator_pages_through_everybodys_actions_of_one_type(
+    al: AgentLattice, operator: AgentLattice
+) -> None:
+    """All of that type, whoever asked and whatever was answered, newest first, each once, and no others."""
+    other = al.for_agent("other")
+    asked = []
+    for number in range(7):
+        client = (al, other)[number % 2]
+        client.execute_sync("secret.read", metadata={"action_type": "pr.open"})
+        asked.append(client.execute_sync("pr.open", metadata={"pr_size": 10 * number}).audit_event_id)
+    found, cursor = [], None
+    while True:
+        page = operator.audit_sync(cursor=cursor, limit=3, action_type="pr.open")
+        found += [event.id for event in page.events]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert found == asked[::-1]
+    assert operator.audit_sync(action_type='no "such\\type').events == []
+    other.close()
