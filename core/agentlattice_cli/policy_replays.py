@@ -1,0 +1,167 @@
+"""`al policy simulate` and `suggest`: what was recorded, held against policies.
+
+- Both read the log once and record nothing.
+- What would newly be denied comes first, then what a person would newly be asked about, then what would be let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentlattice_cli import options
+
+if TYPE_CHECKING:
+    from agentlattice_core.policy.decision import Outcome
+    from agentlattice_core.policy.simulate import FlipKind
+
+__all__ = ["simulate", "suggest"]
+
+_STOPS = ("deny", "not_found")
+
+Since = Annotated[
+    str,
+    typer.Option("--since", metavar="WHEN", help="How far back: 90m, 12h, 7d, or a date such as 2026-03-01."),
+]
+
+
+def simulate(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Policy files, read as one document.")
+    ],
+    since: Since = "7d",
+    fail_on_new_denials: Annotated[
+        bool,
+        typer.Option("--fail-on-new-denials", help="Exit with 1 if an action that was not denied would be."),
+    ] = False,
+    db: options.Db = None,
+    json: options.Json = False,
+) -> None:
+    """Replay recorded actions against policy files, and show what would be decided otherwise."""
+    from agentlattice_cli.opening import looking
+    from agentlattice_cli.output import Output, note
+    from agentlattice_cli.periods import moment
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.policy.document import PolicyDocument
+    from agentlattice_core.policy.evaluate import PolicySet
+    from agentlattice_core.policy.simulate import LEAD
+    from agentlattice_core.policy.simulate import simulate as replayed
+    from agentlattice_core.recorded import RecordedActions
+
+    candidate = PolicySet.from_document(PolicyDocument.load_all(files))
+    with looking(resolve({"db": db})) as look:
+        begin = moment(since, look.now, "--since")
+        records = RecordedActions(look.reader, begin, LEAD)
+        report = replayed(records, candidate, look.policies.registries(look.reader), since=begin)
+    kinds = sorted(report.flips, key=_worst_first(report.flips))
+    denials = sum(report.flips[kind] for kind in kinds if _newly_denied(kind))
+    out = Output(json=json)
+    if json:
+        out.document(
+            {
+                "actions": report.total,
+                "unchanged": report.unchanged,
+                "stricter": report.stricter,
+                "new_denials": denials,
+                "left_out": {"erased": records.erased, "refused": records.refused},
+                "flips": [
+                    {
+                        "action_type": kind.action_type,
+                        "was": kind.was,
+                        "now": kind.now,
+                        "policy": kind.policy,
+                        "count": report.flips[kind],
+                        "examples": [
+                            {
+                                "at": flip.recorded.at.isoformat(),
+                                "agent": flip.recorded.agent.name,
+                                "reason": flip.decision.denial_reason,
+                                "message": flip.decision.message,
+                            }
+                            for flip in report.examples[kind]
+                        ],
+                    }
+                    for kind in kinds
+                ],
+            }
+        )
+    else:
+        out.table(
+            ["action", "was", "would be", "actions", "policy", "for example"],
+            [
+                [
+                    kind.action_type,
+                    _words(kind.was),
+                    _words(kind.now),
+                    report.flips[kind],
+                    kind.policy,
+                    report.examples[kind][0].decision.message,
+                ]
+                for kind in kinds
+            ],
+            "every action would be decided as it was",
+        )
+        note(
+            f"{report.total} actions: {report.unchanged} as before, {denials} newly denied, "
+            f"{report.stricter - denials} newly asked about"
+        )
+        left_out = records.erased + records.refused
+        if left_out:
+            note(
+                f"{left_out} more were left out: {records.erased} erased, {records.refused} that were never an action"
+            )
+    if fail_on_new_denials and denials:
+        raise typer.Exit(1)
+
+
+def suggest(
+    since: Since = "1d",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write it there instead of printing it."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,
+    db: options.Db = None,
+) -> None:
+    """Draft a least-privilege policy from what was recorded."""
+    from agentlattice_cli.opening import looking
+    from agentlattice_cli.output import Output, note
+    from agentlattice_cli.periods import moment
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.errors import InvalidRequestError
+    from agentlattice_core.policy.suggest import suggest as drafted
+    from agentlattice_core.recorded import RecordedActions
+
+    if output is not None and output.exists() and not force:
+        raise InvalidRequestError(
+            f"`{output}` is there already and was left as it is; pass `--force` to replace it"
+        )
+    with looking(resolve({"db": db})) as look:
+        text = drafted(RecordedActions(look.reader, moment(since, look.now, "--since")))
+    if output is None:
+        Output().text(text)
+        return
+    output.write_text(text, encoding="utf-8")
+    note(
+        f"wrote {output}; read it, then: al policy lint {output} && al policy simulate {output} --since {since}"
+    )
+
+
+def _worst_first(flips: Mapping[FlipKind, int]) -> Callable[[FlipKind], Any]:
+    return lambda kind: (not _newly_denied(kind), not kind.stricter, -flips[kind], kind.action_type, kind.was)
+
+
+def _newly_denied(kind: FlipKind) -> bool:
+    return kind.now in _STOPS and kind.was not in _STOPS
+
+
+def _words(outcome: Outcome) -> Any:
+    return {
+        "allow": "allowed",
+        "require_approval": "asked about",
+        "deny": "denied",
+        "not_found": "denied: no policy",
+    }[outcome]
