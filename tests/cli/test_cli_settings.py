@@ -131,5 +131,6 @@ def test_init_writes_a_starter_once(al: Al, project: Path) -> None:
     assert "Allow All (Default)" in (project / "new/policies.yaml").read_text()
     assert sorted(document(al("init", "--dir", "other", "--json"))["written"]) == [
         "other/agentlattice.toml",
+        "other/policies.test.yaml",
         "other/policies.yaml",
     ]
