@@ -6,6 +6,7 @@
 - Found out when the log is opened or when it is signed next, this is an alarm: the log can still be read and
   verified, but nothing more is recorded in it, because limits and approvals that were used would be free again.
 - Only what is durable is signed, so a power cut never looks like tampering.
+- Every checkpoint is kept in the database, at the latest before the next one is signed, which names it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Notary:
                 f"the signing key `{os.fspath(key)}` cannot be made: {error.strerror}"
             ) from error
         self.alarm: str | None = None
+        self._kept = 0
         self.signed = self._compare()
         """How many entries were signed."""
 
@@ -58,7 +60,7 @@ class Notary:
         Raises StoreError if the signer's files cannot be written.
         """
         try:
-            note = self._signer.sign(self._read_head, self._prove)
+            note = self._signer.sign(self._read_head, self._prove, self._keep_once)
         except AuditError as error:
             self._raise_alarm(error)
             return None
@@ -67,8 +69,14 @@ class Notary:
         size = open_checkpoint(note, self.verifier_key()).size
         if size > self.signed:
             self.signed = size
-            self._keep(size, note)
+            self._keep_once(size, note)
         return note
+
+    def _keep_once(self, size: int, note: str) -> None:
+        """Keep a checkpoint, if this process has not done so; it may be another's that did not live to keep it."""
+        if size != self._kept:
+            self._keep(size, note)
+            self._kept = size
 
     def _compare(self) -> int:
         """Whether the log extends what was signed last; the size of that."""

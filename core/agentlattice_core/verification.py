@@ -2,6 +2,8 @@
 
 - `verify` reads every entry, payload and tile, and compares the tree with every checkpoint that was signed: those kept
   in the database, the signer's own record outside of it, and one that the caller kept elsewhere.
+- A checkpoint that was signed and is no longer kept is missed: the one after it names it.
+- Whatever else was put into the database has no place there, and is found too.
 - From a checkpoint it reads only what came after: the cost does not depend on the size of the log.
 - `verify_state` folds the whole log again, on disk, and compares every document of state with the fold.
 """
@@ -18,7 +20,7 @@ import orjson
 
 from agentlattice_core.audit.checkpoint import Checkpoint
 from agentlattice_core.audit.entry import Head
-from agentlattice_core.audit.note import open_checkpoint
+from agentlattice_core.audit.note import VerifierKey, open_checkpoint
 from agentlattice_core.audit.tiles import TiledHashes
 from agentlattice_core.audit.verify import resume, verify_rows
 from agentlattice_core.clock import format_time
@@ -45,19 +47,8 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
     outside = open_checkpoint(checkpoint, key) if checkpoint is not None else None
     last = notary.last()
     with engine.read() as reader:
-        known: dict[tuple[int, bytes], Checkpoint] = {(last.size, last.root): last}
-        problem: str | None = None
         since = (outside or last).size if incremental else 0
-        for size, note in reader.checkpoints():
-            if size < since:
-                continue  # vouched for by the one it starts from
-            try:
-                kept = open_checkpoint(note, key)
-                if kept.size != size:
-                    raise AuditError(f"it is of {kept.size} entries")
-                known[kept.size, kept.root] = kept
-            except AuditError as error:
-                problem = f"the checkpoint kept at {size} entries is not what was signed: {error}"
+        known, problem = _kept_checkpoints(reader, key, last, since)
         if outside is not None:
             known[outside.size, outside.root] = outside
         start = Head()
@@ -71,6 +62,8 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
             checkpoints=sorted((c for c in known.values() if c.size >= start.size), key=lambda c: c.size),
             read_tile=reader.tile,
         )
+        # What lies before a checkpoint that is trusted is not looked at.
+        stray, stray_row = next(reader.strays(), (None, None)) if not incremental else (None, None)
     broken: int | None = None
     if report.problem is not None:
         found = report.problem
@@ -82,6 +75,8 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
             if found.interval is not None
             else report.size
         )
+    if stray is not None and (problem is None or (stray_row is not None and stray_row < (broken or 0))):
+        problem, broken = stray, stray_row
     return VerifyResult(
         org_id=engine.store.log_id,
         chain_valid=report.ok and problem is None,
@@ -92,6 +87,33 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
         first_broken_at_row_id=str(broken) if broken is not None else None,
         problem=problem,
     )
+
+
+def _kept_checkpoints(
+    reader: Reader, key: VerifierKey, last: Checkpoint, since: int
+) -> tuple[dict[tuple[int, bytes], Checkpoint], str | None]:
+    """The checkpoints from `since` entries on, `last` included, and what is wrong with how they are kept."""
+    known, problem = {(last.size, last.root): last}, None
+    for size, note in reader.checkpoints():
+        if size < since:
+            continue  # vouched for by the one it starts from
+        try:
+            kept = open_checkpoint(note, key)
+            if kept.size != size:
+                raise AuditError(f"it is of {kept.size} entries")
+            known[kept.size, kept.root] = kept
+        except AuditError as error:
+            problem = problem or f"the checkpoint kept at {size} entries is not what was signed: {error}"
+    for signed in known.values():
+        before = signed.previous
+        if before is None or before.size == 0 or before.size < since:
+            continue
+        if (before.size, before.root) not in known:
+            problem = problem or (
+                f"the checkpoint signed for {before.size} entries is no longer kept, "
+                f"but the one for {signed.size} names it"
+            )
+    return known, problem
 
 
 @dataclass(frozen=True, slots=True)

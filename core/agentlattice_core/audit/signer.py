@@ -5,6 +5,8 @@ past.
   short, restored from an old copy or rewritten cannot give one, so `sign` refuses; that refusal is an alarm.
 - What is about to be signed is on disk before the signature leaves, so a crash in between can only make it
   stricter.
+- Each checkpoint names the one before it, and is only signed once that one is kept, so that of those kept none can be
+  taken away unnoticed.
 - The head is read while the signer's lock is held, so that of several processes none is refused for being
   late.
 - Sign what is durable and nothing else: a head that a power cut takes back could never be signed past.
@@ -36,12 +38,15 @@ from agentlattice_core.audit.merkle import EMPTY_ROOT, verify_consistency
 from agentlattice_core.audit.note import VerifierKey, open_checkpoint, sign_note, verifier_key_of
 from agentlattice_core.errors import AuditError
 
-__all__ = ["FileSigner", "ProveConsistency", "ReadHead", "Signer"]
+__all__ = ["FileSigner", "Keep", "ProveConsistency", "ReadHead", "Signer"]
 
 ReadHead = Callable[[], tuple[int, bytes]]
 """Reads the size and root of the log as it is durably stored now."""
 ProveConsistency = Callable[[int, int], Sequence[bytes]]
 """`prove(old, new)`: the consistency proof between two sizes of the log, see `merkle.consistency_proof`."""
+
+Keep = Callable[[int, str], None]
+"""`keep(size, note)`: have the checkpoint signed last stored durably, if it is not; asked before the next is signed."""
 
 
 class Signer(Protocol):
@@ -55,7 +60,7 @@ class Signer(Protocol):
         """The checkpoint signed last, as a signed note; at first that of the empty log."""
         ...
 
-    def sign(self, read_head: ReadHead, prove: ProveConsistency) -> str:
+    def sign(self, read_head: ReadHead, prove: ProveConsistency, keep: Keep) -> str:
         """Sign the log as it is now; the signed note. Raises AuditError if it does not extend what was signed
         last."""
         ...
@@ -89,10 +94,10 @@ class FileSigner:
         with self._locked():
             return self._read_last()[0]
 
-    def sign(self, read_head: ReadHead, prove: ProveConsistency) -> str:
+    def sign(self, read_head: ReadHead, prove: ProveConsistency, keep: Keep) -> str:
         """Sign the log as it is now.
 
-        Both functions are called while the signer's lock is held; neither may call the signer. Raises
+        The functions are called while the signer's lock is held; none may call the signer. Raises
         AuditError if the log does not extend the one signed last, or OSError if that cannot be written.
         """
         with self._locked():
@@ -113,7 +118,9 @@ class FileSigner:
                     f"the log does not extend the {last.size} entries that were signed: {error.message}",
                     {"size": size, "signed_size": last.size},
                 ) from error
-            note = sign_note(Checkpoint(self._origin, size, root).format(), self._origin, self._private)
+            if last.size > 0:
+                keep(last.size, note)
+            note = sign_note(last.following(size, root).format(), self._origin, self._private)
             self._write_last(note)
             return note
 
