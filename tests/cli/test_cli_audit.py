@@ -177,6 +177,72 @@ def test_an_export_verifies_with_the_public_key_alone(
     assert sorted(path.name for path in elsewhere.iterdir()) == ["key.txt", "log.jsonl"]
 
 
+def test_one_entry_is_proved_with_the_public_key_alone(
+    recorded: AgentLattice, al: Al, al_process: AlProcess, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the database, from a file or a pipe; what may be personal is in it only if it was disclosed."""
+    key = al("audit", "key").stdout.strip()
+    event = document(al("audit", "list", "--action-type", "pr.open", "--json"))["events"][0]
+    written = al("audit", "prove", event["id"], "-o", "proof.json")
+    assert written.exit_code == 0
+    assert f"al audit verify --proof proof.json --key {key}" in written.stderr
+    assert (project / "proof.json").stat().st_mode & 0o777 == 0o600
+    disclosed = al_process("audit", "prove", event["id"], "--disclose").stdout
+    index = str(int(event["id"][4:16], 16))
+    by_index = al("audit", "prove", index).stdout
+    elsewhere = project / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "proof.json").write_bytes((project / "proof.json").read_bytes())
+    monkeypatch.chdir(elsewhere)
+    plain = document(al("audit", "verify", "--proof", "proof.json", "--key", key, "--json"))
+    assert (plain["sound"], plain["id"], plain["data"]["action_type"]) == (True, event["id"], "pr.open")
+    assert plain["payload"] is None
+    assert plain["entries"] > plain["entry"] == int(index)
+    shown = al("audit", "verify", "--proof", "-", "--key", key, "--json", input=disclosed)
+    assert "pr_size" in document(shown)["payload"]
+    assert document(shown) | {"payload": None} == plain
+    text = al("audit", "verify", "--proof", "-", "--key", key, input=by_index)
+    assert text.stdout.startswith(f"sound: entry {index} is one of the ")
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["proof.json"]
+
+
+def test_a_proof_that_was_changed_proves_nothing(recorded: AgentLattice, al: Al) -> None:
+    """Any part of it: the entry, a hash, the checkpoint, the payload; or another key than the one that is trusted."""
+    key = al("audit", "key").stdout.strip()
+    event = document(al("audit", "list", "--action-type", "pr.open", "--json"))["events"][0]
+    proof = al("audit", "prove", event["id"], "--disclose").stdout
+    assert al("audit", "verify", "--proof", "-", "--key", key, input=proof).exit_code == 0
+    for was, becomes in (
+        ("pr.open", "pr.shut"),
+        ('"hashes":["', '"hashes":["00'),
+        ('"format"', '"formats"'),
+        ("\\nprevious ", "\\nprecious "),
+        ('"salt":"', '"salt":"00'),
+        ("agentlattice/", "agentlattice/x"),
+        ("}\n", "} \n"),
+    ):
+        if was in proof:
+            changed = al(
+                "audit", "verify", "--proof", "-", "--key", key, input=proof.replace(was, becomes, 1)
+            )
+            assert (changed.exit_code, changed.stdout) == (1, ""), was
+            assert changed.stderr.startswith("error: ")
+    other = key[:-8] + ("AAAAAAA=" if not key.endswith("AAAAAAA=") else "BBBBBBB=")
+    assert al("audit", "verify", "--proof", "-", "--key", other, input=proof).exit_code == 1
+
+
+def test_what_was_erased_cannot_be_disclosed(recorded: AgentLattice, al: Al) -> None:
+    """The entry is still proved; what it held is gone."""
+    event = document(al("audit", "list", "--action-type", "pr.open", "--json"))["events"][0]
+    admin = recorded.for_operator("dpo", role="admin")
+    admin.erase_sync([int(event["id"][4:16], 16)], "asked for")
+    admin.close()
+    assert al("audit", "prove", event["id"]).exit_code == 0
+    refused = al("audit", "prove", event["id"], "--disclose")
+    assert refused.exit_code == 1
+    assert "has no payload to disclose, or it was erased" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -184,7 +250,14 @@ def test_an_export_verifies_with_the_public_key_alone(
             ["verify", "--export", "log.jsonl"],
             "is verified with a public key you trust; pass it with `--key`",
         ),
-        (["verify", "--key", "k"], "`--key` goes with `--export`"),
+        (["verify", "--key", "k"], "`--key` goes with `--export` or `--proof`"),
+        (["verify", "--proof", "p.json"], "is verified with a public key you trust; pass it with `--key`"),
+        (["verify", "--proof", "p", "--key", "k", "--state"], "so it is verified alone"),
+        (["prove", "evt_000000000005ffff"], "there is no event `evt_000000000005ffff`"),
+        (["prove", "99999"], "there is no entry `99999`"),
+        (["prove", "-1"], ""),
+        (["prove", "what"], "neither the id of an event nor the index of an entry"),
+        (["prove", "5", "-o", "policies.yaml"], "`policies.yaml` is there already and was left as it is"),
         (["verify", "--export", "x", "--key", "k", "--state"], "an export holds no state"),
         (["verify", "--export", "x", "--key", "policies.yaml"], "a verifier key is written"),
         (["verify", "--checkpoint", "missing.txt"], "`missing.txt`: no such file or directory"),

@@ -60,6 +60,7 @@ def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al
     ran = governed.execute_sync("pr.open", metadata={"pr_size": 1}).audit_event_id
     key = al("audit", "key").stdout.strip()
     al("audit", "export", "log.jsonl")
+    al("audit", "prove", ran, "-o", "proof.json")
     digest = document(al("approvals", "show", request.approval_id, "--json"))["digest"]
     ci, ana = ("--agent", "ci"), ("--as", "ana")
     examples = {
@@ -82,6 +83,7 @@ def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al
         "audit list": [],
         "audit verify": ["--state"],
         "audit verify --export": ["log.jsonl", "--key", key],
+        "audit verify --proof": ["proof.json", "--key", key],
         "audit checkpoint": [],
         "audit key": [],
     }
