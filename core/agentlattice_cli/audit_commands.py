@@ -178,6 +178,7 @@ def _verify_database(
 ) -> bool:
     from agentlattice_cli.opening import proving
     from agentlattice_cli.output import Output
+    from agentlattice_cli.output import note as say
     from agentlattice_cli.settings import resolve
     from agentlattice_core import verification
 
@@ -207,6 +208,8 @@ def _verify_database(
         out.line(f"STATE: {one}")
     if len(differences) > _MOST_DIFFERENCES:
         out.line(f"STATE: and {len(differences) - _MOST_DIFFERENCES} more")
+    if differences:
+        say("an administrator mends it with `al audit rebuild-state`")
     if state and sound:
         out.line("state: limits, approvals and policies are what the log makes of them")
     return sound

@@ -30,7 +30,7 @@ from agentlattice_core.results import VerifyResult
 from agentlattice_core.stores.base import Document, Reader, StateKey, encode
 from agentlattice_core.stores.projections import fold
 
-__all__ = ["StateDifference", "verify", "verify_state"]
+__all__ = ["StateDifference", "state_differences", "verify", "verify_state"]
 
 _BATCH = 2_000
 _BEYOND = 2**62
@@ -139,12 +139,18 @@ class StateDifference:
 
 
 def verify_state(engine: Engine) -> Iterator[StateDifference]:
-    """Fold the log again and yield every difference from the stored state, in order; nothing if there is none.
+    """Fold the log again and yield every difference from the stored state, as `state_differences` does."""
+    with engine.read() as reader:
+        yield from state_differences(reader)
+
+
+def state_differences(reader: Reader) -> Iterator[StateDifference]:
+    """Every document of state that is not what the log makes of it, in order; nothing if there is none.
 
     The fold lies on disk in a temporary directory, so memory does not grow with the log. Raises AuditError for an
     entry that cannot be folded, which `verify` would have found.
     """
-    with tempfile.TemporaryDirectory(prefix="agentlattice-") as directory, engine.read() as reader:
+    with tempfile.TemporaryDirectory(prefix="agentlattice-") as directory:
         expected = _Fold(Path(directory) / "fold.db")
         try:
             expected.replay(reader)

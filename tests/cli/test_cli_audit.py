@@ -123,6 +123,31 @@ def test_edited_state_is_seen_only_by_who_asks_for_state(
     assert len(document(al_process("audit", "verify", "--state", "--json"))["state_differences"]) == 4
 
 
+def test_edited_state_is_made_anew_by_a_named_administrator(
+    recorded: AgentLattice, al_process: AlProcess
+) -> None:
+    """After it `--state` is content again; without a person, a role or a reason nothing happens."""
+    recorded.close()
+    change("DELETE FROM state WHERE kind = 'action'")
+    rebuild = ("audit", "rebuild-state", "--reason", "deleted by mistake")
+    for refused, why in (
+        (rebuild, "deciding takes a person"),
+        ((*rebuild, "--as", "ada"), "takes an administrator"),
+        ((*rebuild[:2], "--as", "ada", "--role", "admin"), "--reason"),
+    ):
+        result = al_process(*refused)
+        assert result.returncode == 1
+        assert why in result.stderr
+    assert al_process("audit", "verify", "--state").returncode == 1
+    admin = (*rebuild, "--as", "ada", "--role", "admin")
+    done = al_process(*admin)
+    assert done.returncode == 0
+    assert done.stdout.count("mended: action `") == 8
+    assert al_process("audit", "verify", "--state").returncode == 0
+    assert "nothing was changed" in al_process(*admin).stdout
+    assert document(al_process(*admin, "--json")) == {"mended": []}
+
+
 def test_a_kept_checkpoint_finds_an_old_copy(
     recorded: AgentLattice, al_process: AlProcess, project: Path
 ) -> None:

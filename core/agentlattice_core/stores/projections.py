@@ -104,7 +104,9 @@ class _Writes:
 def _log(
     writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
 ) -> None:
-    writes.put("log", "log", {"began": at, "entry": index})
+    if data["event"] == "began":
+        writes.put("log", "log", {"began": at, "entry": index})
+    # What else happens to the log itself (`state_rebuilt`) is there to be read, and changes no state.
 
 
 def _agent(
