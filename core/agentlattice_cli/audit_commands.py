@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from itertools import islice
+from contextlib import nullcontext
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -217,18 +218,15 @@ def _verify_database(
 
 def _verify_export(export: str, key: str, checkpoint: Path | None, *, json: bool) -> bool:
     from agentlattice_cli.output import Output
-    from agentlattice_core.audit.export import verify_export
-    from agentlattice_core.audit.note import open_checkpoint
+    from agentlattice_core.audit.export import keys_of_export, verify_export
 
     public = _public_key(key)
-    kept: list[Checkpoint] = []
-    if checkpoint is not None:
-        kept.append(open_checkpoint(_read_note(checkpoint), public))
-    if export == "-":
-        report = verify_export(sys.stdin.buffer, public, checkpoints=kept)
-    else:
-        with open(export, "rb") as lines:
-            report = verify_export(lines, public, checkpoints=kept)
+    with nullcontext(sys.stdin.buffer) if export == "-" else open(export, "rb") as lines:
+        first = lines.readline()
+        kept: list[Checkpoint] = []
+        if checkpoint is not None:
+            kept.append(keys_of_export(first, public).open_kept(_read_note(checkpoint)))
+        report = verify_export(chain([first], lines), public, checkpoints=kept)
     out = Output(json=json)
     if json:
         out.document(
@@ -331,7 +329,13 @@ def export(
         signed = _signed(engine)
         public = engine.notary.verifier_key()
         with engine.read() as reader:
-            lines = export_lines(reader.rows(), log=engine.store.log_id, key=public, checkpoint=signed)
+            lines = export_lines(
+                reader.rows(),
+                log=engine.store.log_id,
+                key=public,
+                checkpoint=signed,
+                statements=engine.notary.keyring(reader).up_to(public),
+            )
             if file == "-":
                 for line in lines:
                     sys.stdout.buffer.write(line)

@@ -27,6 +27,7 @@ Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; the log
 def extend(audit: typer.Typer) -> None:
     """Add these commands to the group `al audit`."""
     audit.command("rebuild-state")(_rebuild_state)
+    audit.command("rotate-key")(_rotate_key)
 
 
 def _rebuild_state(
@@ -55,6 +56,31 @@ def _rebuild_state(
         out.line(f"mended: and {len(mended) - _MOST_DIFFERENCES} more")
     if not mended:
         out.line("state: limits, approvals and policies are what the log makes of them; nothing was changed")
+
+
+def _rotate_key(
+    reason: Why,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    signing_key: options.SigningKey = None,
+    json: options.Json = False,
+) -> None:
+    """Let a new key sign the log. The old one names it in the log first, and is then destroyed."""
+    from agentlattice_cli.opening import proving
+    from agentlattice_cli.output import Output, note
+    from agentlattice_core.rotation import rotate_key
+
+    settings, person = _person(operator, role, db, signing_key)
+    with proving(settings) as engine:
+        old = engine.notary.verifier_key().format()
+        new = rotate_key(engine, person, reason).format()
+    out = Output(json=json)
+    if json:
+        out.document({"key": new, "previous": old})
+        return
+    out.line(new)
+    note("whoever holds an earlier key can go on with it; if it may have been stolen, give them this one")
 
 
 def _person(

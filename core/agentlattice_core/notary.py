@@ -6,6 +6,7 @@
 - Found out when the log is opened or when it is signed next, this is an alarm: the log can still be read and
   verified, but nothing more is recorded in it, because limits and approvals that were used would be free again.
 - Only what is durable is signed, so a power cut never looks like tampering.
+- The key may be rotated: the log records the statement by which the old key names the new one before that one signs.
 - Every checkpoint is kept in the database, at the latest before the next one is signed, which names it.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Callable
 
 from agentlattice_core.audit.checkpoint import Checkpoint
 from agentlattice_core.audit.entry import parse
+from agentlattice_core.audit.keys import Keyring, read_statement
 from agentlattice_core.audit.merkle import consistency_proof, leaf_hash, verify_consistency
 from agentlattice_core.audit.note import VerifierKey, open_checkpoint
 from agentlattice_core.audit.signer import FileSigner
@@ -66,11 +68,55 @@ class Notary:
             return None
         except OSError as error:
             raise StoreError(f"the log could not be signed: {error.strerror}") from error
-        size = open_checkpoint(note, self.verifier_key()).size
+        self._note_signed(note)
+        return note
+
+    def keyring(self, reader: Reader) -> Keyring:
+        """The keys of this log, in the order of the statements that it records; the signer's own is the trusted one."""
+        return Keyring(self.verifier_key(), _statements(reader))
+
+    def rotate(self, record: Callable[[VerifierKey, str, Callable[[], None]], None]) -> VerifierKey:
+        """Let a new key take over; its public side.
+
+        `record(new, statement, check)` records the statement in the log, calling `check` in the transaction. Raises
+        AuditError if the log is not the one that was signed, or somebody else rotates at the same time, and StoreError
+        if the signer's files cannot be written.
+        """
+        if self.sign() is None:
+            raise AuditError(self.alarm or "the log could not be signed")
+        try:
+            statement = read_statement(self._signer.prepare_rotation())
+
+            def check() -> None:
+                # Without the signer's lock: who holds it may wait for this very transaction to end.
+                if self._signer.next_key() != statement.new:
+                    raise AuditError("somebody else rotates the key at this moment; look which one is in use")
+
+            record(statement.new, statement.note, check)
+            self._finish(statement.new)
+        except OSError as error:
+            raise StoreError(f"the signing key could not be rotated: {error.strerror}") from error
+        return statement.new
+
+    def finish_rotation(self) -> None:
+        """Finish what a process began that died after the log said that another key takes over."""
+        following = self._signer.next_key()
+        if following is None or self.alarm is not None:
+            return
+        with self._store.read() as reader:
+            begun = [read_statement(note) for note in _statements(reader)[-1:]]
+        if begun and (begun[0].old, begun[0].new) == (self.verifier_key(), following):
+            self._finish(following)
+
+    def _finish(self, new: VerifierKey) -> None:
+        self._note_signed(self._signer.finish_rotation(new, self._read_head, self._prove, self._keep_once))
+
+    def _note_signed(self, note: str) -> None:
+        # Our own signer's, so that nobody asks which of its keys signed it.
+        size = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
         if size > self.signed:
             self.signed = size
             self._keep_once(size, note)
-        return note
 
     def _keep_once(self, size: int, note: str) -> None:
         """Keep a checkpoint, if this process has not done so; it may be another's that did not live to keep it."""
@@ -127,6 +173,10 @@ def _check_end(reader: Reader) -> None:
         raise AuditError(f"the last of its {head.size} entries is missing or is not what was written")
     if parse(row[1]).at != head.at:
         raise AuditError(f"its head says that the last entry is of `{head.at}`, and the entry does not")
+
+
+def _statements(reader: Reader) -> list[str]:
+    return [document["statement"] for _, document in reader.scan("signing_key")]
 
 
 def _proof(reader: Reader, old: int, new: int) -> list[bytes]:

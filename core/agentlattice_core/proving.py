@@ -33,7 +33,9 @@ def prove(engine: Engine, name: str, *, disclose: bool = False) -> bytes:
         if disclose and row[4] is None:
             raise AuditError(f"entry {row[0]} has no payload to disclose, or it was erased")
         hashes = TiledHashes(reader.tile, reader.leaves)
-        return prove_entry(row, note, engine.notary.verifier_key(), hashes, disclose=disclose)
+        keys = engine.notary.keyring(reader)
+        key = engine.notary.verifier_key()
+        return prove_entry(row, note, key, hashes, disclose=disclose, statements=keys.up_to(key))
 
 
 def _row(reader: Reader, name: str) -> Row:

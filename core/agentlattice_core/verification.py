@@ -20,7 +20,7 @@ import orjson
 
 from agentlattice_core.audit.checkpoint import Checkpoint
 from agentlattice_core.audit.entry import Head
-from agentlattice_core.audit.note import VerifierKey, open_checkpoint
+from agentlattice_core.audit.keys import Keyring
 from agentlattice_core.audit.tiles import TiledHashes
 from agentlattice_core.audit.verify import resume, verify_rows
 from agentlattice_core.clock import format_time
@@ -43,12 +43,12 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
     Raises AuditError if `checkpoint` is not this log's or not signed by its key.
     """
     notary = engine.notary
-    key = notary.verifier_key()
-    outside = open_checkpoint(checkpoint, key) if checkpoint is not None else None
     last = notary.last()
     with engine.read() as reader:
+        keys = notary.keyring(reader)
+        outside = keys.open_kept(checkpoint) if checkpoint is not None else None
         since = (outside or last).size if incremental else 0
-        known, problem = _kept_checkpoints(reader, key, last, since)
+        known, problem = _kept_checkpoints(reader, keys, last, since)
         if outside is not None:
             known[outside.size, outside.root] = outside
         start = Head()
@@ -90,7 +90,7 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
 
 
 def _kept_checkpoints(
-    reader: Reader, key: VerifierKey, last: Checkpoint, since: int
+    reader: Reader, keys: Keyring, last: Checkpoint, since: int
 ) -> tuple[dict[tuple[int, bytes], Checkpoint], str | None]:
     """The checkpoints from `since` entries on, `last` included, and what is wrong with how they are kept."""
     known, problem = {(last.size, last.root): last}, None
@@ -98,7 +98,7 @@ def _kept_checkpoints(
         if size < since:
             continue  # vouched for by the one it starts from
         try:
-            kept = open_checkpoint(note, key)
+            kept = keys.open_kept(note)
             if kept.size != size:
                 raise AuditError(f"it is of {kept.size} entries")
             known[kept.size, kept.root] = kept

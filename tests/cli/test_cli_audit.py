@@ -148,6 +148,37 @@ def test_edited_state_is_made_anew_by_a_named_administrator(
     assert document(al_process(*admin, "--json")) == {"mended": []}
 
 
+def test_whoever_has_the_first_key_needs_no_other(
+    recorded: AgentLattice, al_process: AlProcess, project: Path
+) -> None:
+    """After two rotations the first public key and a checkpoint from before still verify all that is written."""
+    recorded.close()
+    first = al_process("audit", "key").stdout.strip()
+    (project / "kept.txt").write_text(al_process("audit", "checkpoint").stdout)
+    keys = [first]
+    for number in (1, 2):
+        done = al_process(
+            "audit", "rotate-key", "--as", "ada", "--role", "admin", "--reason", f"yearly {number}", "--json"
+        )
+        assert document(done)["previous"] == keys[-1]
+        keys.append(document(done)["key"])
+    assert len(set(keys)) == 3
+    assert al_process("audit", "key").stdout.strip() == keys[-1]
+    assert al_process("audit", "verify", "--state", "--checkpoint", "kept.txt").returncode == 0
+    assert al_process("audit", "export", "log.jsonl").returncode == 0
+    assert al_process("audit", "prove", "1", "-o", "proof.json").returncode == 0
+    (project / "recent.txt").write_text(al_process("audit", "checkpoint").stdout)
+    for key in keys:
+        for kept in ("kept.txt", "recent.txt"):
+            checked = al_process(
+                "audit", "verify", "--export", "log.jsonl", "--key", key, "--checkpoint", kept
+            )
+            assert checked.returncode == 0, checked.stderr
+        assert al_process("audit", "verify", "--proof", "proof.json", "--key", key).returncode == 0
+    refused = al_process("audit", "rotate-key", "--as", "bob", "--reason", "x")
+    assert "takes an administrator" in refused.stderr
+
+
 def test_a_kept_checkpoint_finds_an_old_copy(
     recorded: AgentLattice, al_process: AlProcess, project: Path
 ) -> None:

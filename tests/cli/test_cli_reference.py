@@ -83,6 +83,7 @@ def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al
         "audit list": [],
         "audit verify": ["--state"],
         "audit verify --export": ["log.jsonl", "--key", key],
+        "audit rotate-key": ["--reason", "yearly", *ana, "--role", "admin"],
         "audit rebuild-state": ["--reason", "edited", *ana, "--role", "admin"],
         "audit verify --proof": ["proof.json", "--key", key],
         "audit checkpoint": [],

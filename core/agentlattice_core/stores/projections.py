@@ -8,6 +8,7 @@
 | state | key | holds |
 |---|---|---|
 | `log` | `log` | when the log began |
+| `signing_key` | index | the statement by which one signing key names the next |
 | `agent` | name | id, tags, grants, owner |
 | `agent_id` | id | the agent's name |
 | `policy` | part id | version, digest, pattern, who published it and in which entry; `removed` once it is gone |
@@ -106,6 +107,8 @@ def _log(
 ) -> None:
     if data["event"] == "began":
         writes.put("log", "log", {"began": at, "entry": index})
+    elif data["event"] == "key_rotated":
+        writes.put("signing_key", f"{index:012x}", {"statement": data["statement"]})
     # What else happens to the log itself (`state_rebuilt`) is there to be read, and changes no state.
 
 
