@@ -205,6 +205,8 @@ def _verify_database(
         since = "since the checkpoint " if result.verified_from_checkpoint else ""
         out.line(f"sound: {_entries(result.verified_through_row + 1)} {since}verified")
         out.line(f"head {result.chain_hash}" if result.chain_hash else "head of an empty log")
+    for cut in result.cuts:
+        out.line(f"CUT: {cut}")
     for one in islice(differences, _MOST_DIFFERENCES):
         out.line(f"STATE: {one}")
     if len(differences) > _MOST_DIFFERENCES:
@@ -237,12 +239,16 @@ def _verify_export(export: str, key: str, checkpoint: Path | None, *, json: bool
                 "checkpoints": report.checkpoints,
                 "problem": report.problem.message if report.problem is not None else None,
                 "first_broken_at_row_id": _row(report.problem),
+                "cuts": [str(cut) for cut in report.cuts],
             }
         )
-    elif report.problem is not None:
+        return report.ok
+    if report.problem is not None:
         out.line(f"BROKEN at row {_row(report.problem)}: {report.problem.message}")
     else:
         out.line(f"sound: {_entries(report.size)} verified, {report.erased} payloads erased")
+    for cut in report.cuts:
+        out.line(f"CUT: {cut}")
     return report.ok
 
 

@@ -28,6 +28,7 @@ def extend(audit: typer.Typer) -> None:
     """Add these commands to the group `al audit`."""
     audit.command("rebuild-state")(_rebuild_state)
     audit.command("rotate-key")(_rotate_key)
+    audit.command("accept-restore")(_accept_restore)
 
 
 def _rebuild_state(
@@ -81,6 +82,48 @@ def _rotate_key(
         return
     out.line(new)
     note("whoever holds an earlier key can go on with it; if it may have been stolen, give them this one")
+
+
+def _accept_restore(
+    reason: Why,
+    confirm: Annotated[
+        str | None,
+        typer.Option(
+            "--confirm",
+            metavar="KEPT/SIGNED",
+            help="How many entries are there, and how many were signed, as this command says them.",
+        ),
+    ] = None,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    signing_key: options.SigningKey = None,
+    json: options.Json = False,
+) -> None:
+    """Go on with an older copy of the log that was restored on purpose. What was lost stays on record."""
+    from agentlattice_cli.opening import proving
+    from agentlattice_cli.output import Output, note
+    from agentlattice_core.errors import InvalidRequestError
+    from agentlattice_core.restoring import accept_restore, found_restore
+
+    settings, person = _person(operator, role, db, signing_key)
+    with proving(settings) as engine:
+        if confirm is None:
+            found = found_restore(engine)
+            unsigned = found.kept - found.vouched
+            unproved = f"; the last {unsigned} of those there were never signed" if unsigned else ""
+            raise InvalidRequestError(
+                f"{found.kept} entries are there and {found.signed} were signed{unproved}; limits, approvals and "
+                "event ids of what is lost are forgotten. to accept that for good, pass "
+                f"`--confirm {found.confirmation}`"
+            )
+        cut = accept_restore(engine, person, reason, confirm)
+    out = Output(json=json)
+    if json:
+        out.document({"entry": cut.entry, "kept": cut.kept, "signed": cut.signed, "vouched": cut.vouched})
+        return
+    out.line(f"CUT: {cut}")
+    note("open the database anew wherever it is open; `al audit verify` says this from now on")
 
 
 def _person(

@@ -56,6 +56,10 @@ class Notary:
         """What was signed last, by whichever process."""
         return open_checkpoint(self._signer.last(), self.verifier_key())
 
+    def last_note(self) -> str:
+        """The same, as the signed note."""
+        return self._signer.last()
+
     def sign(self) -> str | None:
         """Sign the log as it is; the note, or None if the log does not extend what was signed before.
 
@@ -108,6 +112,18 @@ class Notary:
         if begun and (begun[0].old, begun[0].new) == (self.verifier_key(), following):
             self._finish(following)
 
+    def accept_cut(self, lost: str) -> None:
+        """Go on from `lost` with a log that does not extend it, and says so in its last entry; the alarm ends.
+
+        Raises AuditError if something else was signed last, StoreError if the signer's files cannot be written.
+        """
+        try:
+            note = self._signer.accept_cut(lost, self._read_head)
+        except OSError as error:
+            raise StoreError(f"the log could not be signed: {error.strerror}") from error
+        self.alarm, self.signed = None, 0
+        self._note_signed(note)
+
     def _finish(self, new: VerifierKey) -> None:
         self._note_signed(self._signer.finish_rotation(new, self._read_head, self._prove, self._keep_once))
 
@@ -153,7 +169,7 @@ class Notary:
             _log.error("the audit log is not the one that was signed: %s", error)
         self.alarm = (
             f"the audit log is not the one that was signed ({error}); "
-            "nothing is recorded in it until it is restored"
+            "nothing is recorded in it until it is restored, or the copy accepted with `al audit accept-restore`"
         )
 
     def _read_head(self) -> tuple[int, bytes]:

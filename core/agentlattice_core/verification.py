@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ import apsw
 import orjson
 
 from agentlattice_core.audit.checkpoint import Checkpoint
-from agentlattice_core.audit.entry import Head
+from agentlattice_core.audit.cuts import Cut, explained, read_cut
+from agentlattice_core.audit.entry import Head, parse
 from agentlattice_core.audit.keys import Keyring
 from agentlattice_core.audit.tiles import TiledHashes
 from agentlattice_core.audit.verify import resume, verify_rows
@@ -36,10 +37,13 @@ _BATCH = 2_000
 _BEYOND = 2**62
 
 
-def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool = False) -> VerifyResult:
+def verify(
+    engine: Engine, checkpoint: str | None = None, *, incremental: bool = False, restored: bool = False
+) -> VerifyResult:
     """Verify the log. `checkpoint` is a signed note that was kept elsewhere.
 
-    `incremental` starts from `checkpoint`, or from the last one signed, and trusts what it vouches for.
+    `incremental` starts from `checkpoint`, or from the last one signed, and trusts what it vouches for. `restored` asks
+    of an older copy whether it fits by itself, leaving out what the signer signed last.
     Raises AuditError if `checkpoint` is not this log's or not signed by its key.
     """
     notary = engine.notary
@@ -48,8 +52,12 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
         keys = notary.keyring(reader)
         outside = keys.open_kept(checkpoint) if checkpoint is not None else None
         since = (outside or last).size if incremental else 0
-        known, problem = _kept_checkpoints(reader, keys, last, since)
+        cuts = _cuts(reader)
+        known, problem = _kept_checkpoints(reader, keys, None if restored else last, since, cuts)
+        lost = [cut for cut in cuts if outside is not None and cut.kept < outside.size <= cut.signed]
         if outside is not None:
+            if lost:  # of the same size, both histories may have been signed
+                known = {name: kept for name, kept in known.items() if name[0] != outside.size}
             known[outside.size, outside.root] = outside
         start = Head()
         if incremental:
@@ -75,6 +83,7 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
             if found.interval is not None
             else report.size
         )
+        problem = "; ".join([problem, *map(str, lost)])
     if stray is not None and (problem is None or (stray_row is not None and stray_row < (broken or 0))):
         problem, broken = stray, stray_row
     return VerifyResult(
@@ -86,14 +95,30 @@ def verify(engine: Engine, checkpoint: str | None = None, *, incremental: bool =
         timestamp=format_time(engine.clock.now()),
         first_broken_at_row_id=str(broken) if broken is not None else None,
         problem=problem,
+        cuts=[str(cut) for cut in cuts],
     )
 
 
+def _cuts(reader: Reader) -> list[Cut]:
+    """What the log says of older copies that were accepted; the entries themselves say it."""
+    found = []
+    for _, document in reader.scan("history_cut"):
+        row = reader.row(document["entry"])
+        try:
+            cut = read_cut(parse(row[1])) if row is not None else None
+        except AuditError:
+            cut = None  # the entry was changed, and is found where it lies
+        if cut is not None:
+            found.append(cut)
+    return found
+
+
 def _kept_checkpoints(
-    reader: Reader, keys: Keyring, last: Checkpoint, since: int
+    reader: Reader, keys: Keyring, last: Checkpoint | None, since: int, cuts: Sequence[Cut]
 ) -> tuple[dict[tuple[int, bytes], Checkpoint], str | None]:
     """The checkpoints from `since` entries on, `last` included, and what is wrong with how they are kept."""
-    known, problem = {(last.size, last.root): last}, None
+    known = {} if last is None else {(last.size, last.root): last}
+    problem: str | None = None
     for size, note in reader.checkpoints():
         if size < since:
             continue  # vouched for by the one it starts from
@@ -108,7 +133,7 @@ def _kept_checkpoints(
         before = signed.previous
         if before is None or before.size == 0 or before.size < since:
             continue
-        if (before.size, before.root) not in known:
+        if (before.size, before.root) not in known and not explained(signed, cuts, keys):
             problem = problem or (
                 f"the checkpoint signed for {before.size} entries is no longer kept, "
                 f"but the one for {signed.size} names it"

@@ -203,6 +203,46 @@ def test_a_kept_checkpoint_finds_an_old_copy(
     assert "but a checkpoint was signed for" in result.stdout
 
 
+def test_an_older_copy_is_accepted_by_somebody_who_has_looked(
+    recorded: AgentLattice, al_process: AlProcess, project: Path
+) -> None:
+    """The command says what it would accept; after it the log goes on, and each verification says what happened."""
+    recorded.close()
+    whole = (
+        "import apsw; apsw.Connection('governance.db').wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)"
+    )
+    subprocess.run([sys.executable, "-c", whole], check=True, timeout=PATIENCE)
+    old = (project / "governance.db").read_bytes()
+    with AgentLattice.embedded("governance.db", agent="ci") as client:
+        client.execute_sync("pr.open", metadata={"pr_size": 3})
+    for path in project.glob("governance.db-*"):
+        path.unlink()
+    (project / "governance.db").write_bytes(old)
+    assert al_process("execute", "pr.open", "--agent", "ci", "--metadata", "pr_size=1").returncode == 3
+    accept = ("audit", "accept-restore", "--as", "ada", "--role", "admin", "--reason", "disk died")
+    asked = al_process(*accept)
+    assert (asked.returncode, asked.stdout) == (1, "")
+    confirmation = asked.stderr.rpartition("pass `--confirm ")[2].rstrip("`\n")
+    kept, signed = map(int, confirmation.split("/"))
+    assert kept == signed - 1
+    assert al_process(*accept, "--confirm", f"{kept}/{kept}").returncode == 1
+    assert al_process("audit", "verify").returncode == 1
+    done = al_process(*accept, "--confirm", confirmation)
+    assert done.returncode == 0
+    assert done.stdout.startswith("CUT: ")
+    assert al_process("execute", "pr.open", "--agent", "ci", "--metadata", "pr_size=1").returncode == 0
+    verified = al_process("audit", "verify", "--state")
+    assert verified.returncode == 0
+    assert done.stdout in verified.stdout
+    assert document(al_process("audit", "verify", "--json"))["cuts"] == [
+        done.stdout.removeprefix("CUT: ").strip()
+    ]
+    key = al_process("audit", "key").stdout.strip()
+    assert al_process("audit", "export", "log.jsonl").returncode == 0
+    assert done.stdout in al_process("audit", "verify", "--export", "log.jsonl", "--key", key).stdout
+    assert "nothing to accept" in al_process(*accept).stderr
+
+
 def test_an_export_verifies_with_the_public_key_alone(
     recorded: AgentLattice, al: Al, al_process: AlProcess, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,10 +18,12 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from agentlattice_core.audit import canonical
 from agentlattice_core.audit.checkpoint import Checkpoint, log_origin
+from agentlattice_core.audit.cuts import Cut, explained, read_cut
 from agentlattice_core.audit.diagnosis import Row
 from agentlattice_core.audit.entry import SALT_BYTES, Entry, parse
 from agentlattice_core.audit.keys import KEY_ROTATED, Keyring, read_statement, texts_of
@@ -117,7 +119,13 @@ def verify_export(
     if report.ok and report.size != checkpoint.size:
         extra = report.size - checkpoint.size
         raise AuditError(f"{extra} lines too many after the {checkpoint.size} entries of the export")
-    return report
+    before = checkpoint.previous
+    turned_back = report.ok and before is not None and before.size >= checkpoint.size
+    if turned_back and not explained(checkpoint, reader.cuts, keys):
+        raise AuditError(
+            "line 1: the checkpoint follows one of as many entries or more, and no entry says that the history was cut"
+        )
+    return replace(report, cuts=tuple(reader.cuts))
 
 
 class _Reader:
@@ -128,6 +136,7 @@ class _Reader:
         self._source = source
         self.problem: Problem | None = None
         self.recorded: list[str] = []
+        self.cuts: list[Cut] = []
 
     @property
     def statements(self) -> list[str]:
@@ -151,6 +160,12 @@ class _Reader:
             return Problem("malformed", f"entry {index} is malformed: {error.message}", index)
         if entry.kind == "log" and entry.data.get("event") == KEY_ROTATED:
             self.recorded.append(str(entry.data.get("statement")))
+        try:
+            cut = read_cut(entry)
+        except AuditError as error:
+            return Problem("malformed", error.message, index)
+        if cut is not None:
+            self.cuts.append(cut)
         return _mislabelled(index, row, entry, erased=erased)
 
 

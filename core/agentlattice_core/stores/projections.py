@@ -8,6 +8,7 @@
 | state | key | holds |
 |---|---|---|
 | `log` | `log` | when the log began |
+| `history_cut` | index | the entry that says that an older copy was accepted |
 | `signing_key` | index | the statement by which one signing key names the next |
 | `agent` | name | id, tags, grants, owner |
 | `agent_id` | id | the agent's name |
@@ -109,6 +110,8 @@ def _log(
         writes.put("log", "log", {"began": at, "entry": index})
     elif data["event"] == "key_rotated":
         writes.put("signing_key", f"{index:012x}", {"statement": data["statement"]})
+    elif data["event"] == "history_cut":
+        writes.put("history_cut", f"{index:012x}", {"entry": index})
     # What else happens to the log itself (`state_rebuilt`) is there to be read, and changes no state.
 
 
