@@ -330,6 +330,7 @@ def export(
     from agentlattice_cli.output import note
     from agentlattice_cli.settings import resolve
     from agentlattice_core.audit.export import export_lines
+    from agentlattice_core.history import noted_history
 
     with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
         signed = _signed(engine)
@@ -340,7 +341,7 @@ def export(
                 log=engine.store.log_id,
                 key=public,
                 checkpoint=signed,
-                statements=engine.notary.keyring(reader).up_to(public),
+                statements=engine.notary.keyring(noted_history(reader)).up_to(public),
             )
             if file == "-":
                 for line in lines:

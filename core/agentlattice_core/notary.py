@@ -24,6 +24,7 @@ from agentlattice_core.audit.note import VerifierKey, open_checkpoint
 from agentlattice_core.audit.signer import FileSigner
 from agentlattice_core.audit.tiles import TiledHashes
 from agentlattice_core.errors import AuditError, StoreError
+from agentlattice_core.history import History, noted_history
 from agentlattice_core.stores.base import Reader, Store
 
 __all__ = ["Notary"]
@@ -75,9 +76,9 @@ class Notary:
         self._note_signed(note)
         return note
 
-    def keyring(self, reader: Reader) -> Keyring:
-        """The keys of this log, in the order of the statements that it records; the signer's own is the trusted one."""
-        return Keyring(self.verifier_key(), _statements(reader))
+    def keyring(self, history: History) -> Keyring:
+        """The keys of this log, as its history tells them; the signer's own is the trusted one."""
+        return Keyring(self.verifier_key(), history.statements)
 
     def rotate(self, record: Callable[[VerifierKey, str, Callable[[], None]], None]) -> VerifierKey:
         """Let a new key take over; its public side.
@@ -104,13 +105,13 @@ class Notary:
 
     def finish_rotation(self) -> None:
         """Finish what a process began that died after the log said that another key takes over."""
-        following = self._signer.next_key()
-        if following is None or self.alarm is not None:
+        if self.alarm is not None:
             return
         with self._store.read() as reader:
-            begun = [read_statement(note) for note in _statements(reader)[-1:]]
-        if begun and (begun[0].old, begun[0].new) == (self.verifier_key(), following):
-            self._finish(following)
+            statements = noted_history(reader).statements
+        begun = read_statement(statements[-1]) if statements else None
+        if begun is not None and begun.old == self.verifier_key() and begun.new == self._signer.next_key():
+            self._finish(begun.new)
 
     def accept_cut(self, lost: str) -> None:
         """Go on from `lost` with a log that does not extend it, and says so in its last entry; the alarm ends.
@@ -189,10 +190,6 @@ def _check_end(reader: Reader) -> None:
         raise AuditError(f"the last of its {head.size} entries is missing or is not what was written")
     if parse(row[1]).at != head.at:
         raise AuditError(f"its head says that the last entry is of `{head.at}`, and the entry does not")
-
-
-def _statements(reader: Reader) -> list[str]:
-    return [document["statement"] for _, document in reader.scan("signing_key")]
 
 
 def _proof(reader: Reader, old: int, new: int) -> list[bytes]:

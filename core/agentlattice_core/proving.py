@@ -11,6 +11,7 @@ from agentlattice_core.audit.proof import prove_entry
 from agentlattice_core.audit.tiles import TiledHashes
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import AuditError, NotFoundError
+from agentlattice_core.history import noted_history
 from agentlattice_core.stores.base import Reader, Row
 
 __all__ = ["prove"]
@@ -33,7 +34,7 @@ def prove(engine: Engine, name: str, *, disclose: bool = False) -> bytes:
         if disclose and row[4] is None:
             raise AuditError(f"entry {row[0]} has no payload to disclose, or it was erased")
         hashes = TiledHashes(reader.tile, reader.leaves)
-        keys = engine.notary.keyring(reader)
+        keys = engine.notary.keyring(noted_history(reader))
         key = engine.notary.verifier_key()
         return prove_entry(row, note, key, hashes, disclose=disclose, statements=keys.up_to(key))
 

@@ -19,14 +19,16 @@ import apsw
 import orjson
 
 from agentlattice_core.audit.checkpoint import Checkpoint
-from agentlattice_core.audit.cuts import Cut, explained, read_cut
-from agentlattice_core.audit.entry import Head, parse
+from agentlattice_core.audit.cuts import Cut, explained
+from agentlattice_core.audit.entry import Head
 from agentlattice_core.audit.keys import Keyring
 from agentlattice_core.audit.tiles import TiledHashes
 from agentlattice_core.audit.verify import resume, verify_rows
 from agentlattice_core.clock import format_time
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import AuditError
+from agentlattice_core.history import History, noted_history, searched_history
+from agentlattice_core.notary import Notary
 from agentlattice_core.results import VerifyResult
 from agentlattice_core.stores.base import Document, Reader, StateKey, encode
 from agentlattice_core.stores.projections import fold
@@ -49,12 +51,16 @@ def verify(
     notary = engine.notary
     last = notary.last()
     with engine.read() as reader:
-        keys = notary.keyring(reader)
-        outside = keys.open_kept(checkpoint) if checkpoint is not None else None
-        since = (outside or last).size if incremental else 0
-        cuts = _cuts(reader)
-        known, problem = _kept_checkpoints(reader, keys, None if restored else last, since, cuts)
-        lost = [cut for cut in cuts if outside is not None and cut.kept < outside.size <= cut.signed]
+        history = noted_history(reader)
+        try:
+            signed = _signed(reader, notary, history, last, checkpoint, incremental, restored)
+        except AuditError:
+            signed = None
+        if signed is None or signed.problem is not None:
+            history = searched_history(reader)  # perhaps state was edited, and points to too little
+            signed = _signed(reader, notary, history, last, checkpoint, incremental, restored)
+        known, problem, outside = signed.known, signed.problem, signed.outside
+        lost = [cut for cut in history.cuts if outside is not None and cut.kept < outside.size <= cut.signed]
         if outside is not None:
             if lost:  # of the same size, both histories may have been signed
                 known = {name: kept for name, kept in known.items() if name[0] != outside.size}
@@ -95,29 +101,40 @@ def verify(
         timestamp=format_time(engine.clock.now()),
         first_broken_at_row_id=str(broken) if broken is not None else None,
         problem=problem,
-        cuts=[str(cut) for cut in cuts],
+        cuts=[str(cut) for cut in history.cuts],
     )
 
 
-def _cuts(reader: Reader) -> list[Cut]:
-    """What the log says of older copies that were accepted; the entries themselves say it."""
-    found = []
-    for _, document in reader.scan("history_cut"):
-        row = reader.row(document["entry"])
-        try:
-            cut = read_cut(parse(row[1])) if row is not None else None
-        except AuditError:
-            cut = None  # the entry was changed, and is found where it lies
-        if cut is not None:
-            found.append(cut)
-    return found
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """The checkpoints to compare by size and root, what is wrong with them, and the one that was kept elsewhere."""
+
+    known: dict[tuple[int, bytes], Checkpoint]
+    problem: str | None
+    outside: Checkpoint | None
+
+
+def _signed(
+    reader: Reader,
+    notary: Notary,
+    history: History,
+    last: Checkpoint,
+    checkpoint: str | None,
+    incremental: bool,
+    restored: bool,
+) -> _Signed:
+    keys = notary.keyring(history)
+    outside = keys.open_kept(checkpoint) if checkpoint is not None else None
+    since = (outside or last).size if incremental else 0
+    known, problem = _kept_checkpoints(reader, keys, None if restored else last, since, history.cuts)
+    return _Signed(known, problem, outside)
 
 
 def _kept_checkpoints(
     reader: Reader, keys: Keyring, last: Checkpoint | None, since: int, cuts: Sequence[Cut]
 ) -> tuple[dict[tuple[int, bytes], Checkpoint], str | None]:
     """The checkpoints from `since` entries on, `last` included, and what is wrong with how they are kept."""
-    known = {} if last is None else {(last.size, last.root): last}
+    signed = [] if last is None else [last]
     problem: str | None = None
     for size, note in reader.checkpoints():
         if size < since:
@@ -126,17 +143,18 @@ def _kept_checkpoints(
             kept = keys.open_kept(note)
             if kept.size != size:
                 raise AuditError(f"it is of {kept.size} entries")
-            known[kept.size, kept.root] = kept
+            signed.append(kept)
         except AuditError as error:
             problem = problem or f"the checkpoint kept at {size} entries is not what was signed: {error}"
-    for signed in known.values():
-        before = signed.previous
+    known = {(one.size, one.root): one for one in signed}
+    for one in signed:  # of one size there may be two: the signer's own may name another before it
+        before = one.previous
         if before is None or before.size == 0 or before.size < since:
             continue
-        if (before.size, before.root) not in known and not explained(signed, cuts, keys):
+        if (before.size, before.root) not in known and not explained(one, cuts, keys):
             problem = problem or (
                 f"the checkpoint signed for {before.size} entries is no longer kept, "
-                f"but the one for {signed.size} names it"
+                f"but the one for {one.size} names it"
             )
     return known, problem
 

@@ -27,6 +27,7 @@ from agentlattice_core import (
 from agentlattice_core.audit.export import export_lines, verify_export
 from agentlattice_core.engine import Engine, open_engine, release
 from agentlattice_core.principals import Operator
+from agentlattice_core.rebuilding import rebuild_state
 from agentlattice_core.restoring import accept_restore, found_restore
 from agentlattice_core.rotation import rotate_key
 from agentlattice_core.verification import verify, verify_state
@@ -129,27 +130,58 @@ def test_a_checkpoint_over_what_was_lost_never_verifies_again(database: Path) ->
         checkpoint(database)
 
 
-def test_a_cut_shows_in_what_is_signed_and_nothing_verifies_without_its_entry(
-    database: Path, tmp_path: Path
-) -> None:
-    """The state that points to the entry deleted, the checkpoint of the cut deleted: found."""
+def edit(path: Path, statement: str) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute(statement)
+    assert connection.changes() == 1
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM state WHERE kind = 'history_cut'",
+        "UPDATE state SET key = '000000000002' WHERE kind = 'history_cut'",
+        "UPDATE state SET value = x'00' WHERE kind = 'history_cut'",
+    ],
+)
+def test_edited_state_hides_no_cut(database: Path, statement: str) -> None:
+    """The next checkpoint names the lost one, so the entries are searched for why; the edit is found, and mended."""
+    with engine_of(database) as engine:
+        cut = accept_restore(engine, ADMIN, "disk died", "4/7")
+    act(database)
+    edit(database, statement)
+    with engine_of(database) as engine:
+        found = verify(engine)
+        assert (found.chain_valid, found.cuts) == (True, [str(cut)])
+        assert next(iter(verify_state(engine))).kind == "history_cut"
+        rebuild_state(engine, ADMIN, "edited")
+    assert checked(database).cuts == [str(cut)]
+
+
+def test_a_cut_is_not_verified_without_the_checkpoint_that_shows_it(database: Path) -> None:
+    """That one is missed like any other that was signed."""
     with engine_of(database) as engine:
         accept_restore(engine, ADMIN, "disk died", "4/7")
     act(database)
-    backup = tmp_path / "cut.db"
-    back_up(database, backup)
-    for statement in (
-        "DELETE FROM state WHERE kind = 'history_cut'",
-        "UPDATE state SET value = CAST('{\"entry\":2}' AS BLOB) WHERE kind = 'history_cut'",
-        "DELETE FROM checkpoints WHERE size = 5",
-    ):
-        restore(backup, database)
-        connection = apsw.Connection(str(database))
-        connection.execute(statement)
-        assert connection.changes() == 1
-        connection.close()
-        with engine_of(database) as engine:
-            assert not verify(engine).chain_valid, statement
+    edit(database, "DELETE FROM checkpoints WHERE size = 5")
+    with engine_of(database) as engine:
+        assert not verify(engine).chain_valid
+
+
+def test_a_signer_that_was_made_to_turn_back_is_found_out(database: Path) -> None:
+    """Without an entry that says why, a checkpoint that follows a longer one is of a log that was cut."""
+    with engine_of(database) as engine:
+        engine.notary.accept_cut(engine.notary.last_note())
+        result = verify(engine)
+        assert not result.chain_valid
+        assert "signed for 7 entries" in str(result.problem)
+        note = engine.notary.last_note()
+        with engine.read() as reader:
+            key = engine.notary.verifier_key()
+            lines = list(export_lines(reader.rows(), log=engine.store.log_id, key=key, checkpoint=note))
+    with pytest.raises(AuditError, match="no entry says that the history was cut"):
+        verify_export(lines, key)
 
 
 def test_an_export_says_that_the_history_was_cut(database: Path) -> None:

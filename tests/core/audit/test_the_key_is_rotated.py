@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import apsw
 import orjson
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -23,7 +24,9 @@ from agentlattice_core.audit.keys import Keyring, cosigned, read_statement, stat
 from agentlattice_core.audit.note import VerifierKey, open_checkpoint, sign_note, verifier_key_of
 from agentlattice_core.audit.proof import prove_entry, verify_proof
 from agentlattice_core.engine import Engine, open_engine, release
+from agentlattice_core.history import noted_history
 from agentlattice_core.principals import Operator
+from agentlattice_core.rebuilding import rebuild_state
 from agentlattice_core.rotation import rotate_key
 from agentlattice_core.verification import verify, verify_state
 
@@ -296,6 +299,32 @@ def test_a_process_that_has_the_log_open_goes_on_with_the_new_key(
     assert verify(engine).chain_valid
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM state WHERE kind = 'signing_key'",
+        "UPDATE state SET value = x'00'",
+        "UPDATE state SET key = 'nothing' WHERE kind = 'signing_key'",
+        "INSERT INTO state VALUES ('signing_key', '000000000001', x'00')",
+    ],
+)
+def test_edited_state_hides_no_key(database: Path, opened: Callable[[], Engine], statement: str) -> None:
+    """The entries say which keys there were: the log verifies, the edit is named, and state can be mended."""
+    engine = opened()
+    kept = engine.notary.sign()
+    rotate_key(engine, ADMIN, "why")
+    connection = apsw.Connection(str(database))
+    connection.execute(statement)
+    assert connection.changes() > 0
+    connection.close()
+    found = verify(engine, kept)
+    assert found.chain_valid, found.problem
+    assert list(verify_state(engine))
+    rebuild_state(engine, ADMIN, "edited")
+    assert list(verify_state(engine)) == []
+    assert verify(engine, kept).chain_valid
+
+
 def test_only_an_administrator_with_a_reason_rotates(opened: Callable[[], Engine]) -> None:
     """Refused before a key is made."""
     engine = opened()
@@ -395,7 +424,7 @@ def test_a_crash_at_any_system_call_of_a_rotation_leaves_one_key_that_goes_on(da
             note = engine.notary.sign()
             assert note is not None
             with engine.read() as reader:
-                statements = engine.notary.keyring(reader).up_to(now)
+                statements = engine.notary.keyring(noted_history(reader)).up_to(now)
                 lines = list(
                     export_lines(
                         reader.rows(),
