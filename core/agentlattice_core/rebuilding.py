@@ -62,6 +62,7 @@ def rebuild_state(engine: Engine, operator: Operator, reason: str) -> list[State
         return different
 
     mended = engine.store.transact(work)
+    assert mended is not None, "without an offer the work is done here"
     if mended:
         engine.store.sync()
         engine.notary.sign()
