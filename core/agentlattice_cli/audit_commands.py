@@ -2,7 +2,7 @@
 
 - `verify` ends with 0 only if all that it was asked to check is sound; 1 says what is not, or why it could not check.
 - What somebody else holds proves most: keep what `checkpoint` and `key` print where whoever can write the log cannot.
-- An export is verified with the public key alone, on any machine.
+- An export, and the proof of one entry, are verified with the public key alone, on any machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from itertools import islice
+from contextlib import nullcontext
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ app = command_group("Read the log, prove it, take it elsewhere.")
 _PAGE = 200
 _MOST_DIFFERENCES = 20
 _MAX_NOTE_BYTES = 1 << 20
+_MAX_PROOF_BYTES = 16 << 20
 
 
 @app.command("list")
@@ -116,6 +118,14 @@ def verify(
             help="Verify this export (- for standard input), not a database.",
         ),
     ] = None,
+    proof: Annotated[
+        str | None,
+        typer.Option(
+            "--proof",
+            metavar="FILE",
+            help="Verify this proof of one entry (- for standard input), not a database.",
+        ),
+    ] = None,
     key: Annotated[
         str | None,
         typer.Option(
@@ -126,9 +136,16 @@ def verify(
     signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
-    """Verify the log, or an export of it: every entry, payload, tile and checkpoint."""
+    """Verify the log, or an export of it: every entry, payload, tile and checkpoint. Or the proof of one entry."""
     from agentlattice_core.errors import InvalidRequestError
 
+    if proof is not None:
+        if state or since_checkpoint or checkpoint is not None or export is not None:
+            raise InvalidRequestError("a proof is of one entry, so it is verified alone")
+        if key is None:
+            raise InvalidRequestError("a proof is verified with a public key you trust; pass it with `--key`")
+        _verify_proof(proof, key, json=json)
+        return
     if export is not None:
         if state or since_checkpoint:
             raise InvalidRequestError(
@@ -142,7 +159,7 @@ def verify(
     else:
         if key is not None:
             raise InvalidRequestError(
-                "`--key` goes with `--export`; a database is verified with its signer's own key"
+                "`--key` goes with `--export` or `--proof`; a database is verified with its signer's own key"
             )
         sound = _verify_database(
             db, signing_key, checkpoint, state=state, incremental=since_checkpoint, json=json
@@ -162,6 +179,7 @@ def _verify_database(
 ) -> bool:
     from agentlattice_cli.opening import proving
     from agentlattice_cli.output import Output
+    from agentlattice_cli.output import note as say
     from agentlattice_cli.settings import resolve
     from agentlattice_core import verification
 
@@ -187,10 +205,14 @@ def _verify_database(
         since = "since the checkpoint " if result.verified_from_checkpoint else ""
         out.line(f"sound: {_entries(result.verified_through_row + 1)} {since}verified")
         out.line(f"head {result.chain_hash}" if result.chain_hash else "head of an empty log")
+    for cut in result.cuts:
+        out.line(f"CUT: {cut}")
     for one in islice(differences, _MOST_DIFFERENCES):
         out.line(f"STATE: {one}")
     if len(differences) > _MOST_DIFFERENCES:
         out.line(f"STATE: and {len(differences) - _MOST_DIFFERENCES} more")
+    if differences:
+        say("an administrator mends it with `al audit rebuild-state`")
     if state and sound:
         out.line("state: limits, approvals and policies are what the log makes of them")
     return sound
@@ -198,18 +220,15 @@ def _verify_database(
 
 def _verify_export(export: str, key: str, checkpoint: Path | None, *, json: bool) -> bool:
     from agentlattice_cli.output import Output
-    from agentlattice_core.audit.export import verify_export
-    from agentlattice_core.audit.note import open_checkpoint
+    from agentlattice_core.audit.export import keys_of_export, verify_export
 
     public = _public_key(key)
-    kept: list[Checkpoint] = []
-    if checkpoint is not None:
-        kept.append(open_checkpoint(_read_note(checkpoint), public))
-    if export == "-":
-        report = verify_export(sys.stdin.buffer, public, checkpoints=kept)
-    else:
-        with open(export, "rb") as lines:
-            report = verify_export(lines, public, checkpoints=kept)
+    with nullcontext(sys.stdin.buffer) if export == "-" else open(export, "rb") as lines:
+        first = lines.readline()
+        kept: list[Checkpoint] = []
+        if checkpoint is not None:
+            kept.append(keys_of_export(first, public).open_kept(_read_note(checkpoint)))
+        report = verify_export(chain([first], lines), public, checkpoints=kept)
     out = Output(json=json)
     if json:
         out.document(
@@ -220,13 +239,83 @@ def _verify_export(export: str, key: str, checkpoint: Path | None, *, json: bool
                 "checkpoints": report.checkpoints,
                 "problem": report.problem.message if report.problem is not None else None,
                 "first_broken_at_row_id": _row(report.problem),
+                "cuts": [str(cut) for cut in report.cuts],
             }
         )
-    elif report.problem is not None:
+        return report.ok
+    if report.problem is not None:
         out.line(f"BROKEN at row {_row(report.problem)}: {report.problem.message}")
     else:
         out.line(f"sound: {_entries(report.size)} verified, {report.erased} payloads erased")
+    for cut in report.cuts:
+        out.line(f"CUT: {cut}")
     return report.ok
+
+
+def _verify_proof(proof: str, key: str, *, json: bool) -> None:
+    """Show what a proof proves. Raises AuditError if it proves nothing."""
+    from agentlattice_cli.output import Output, shown
+    from agentlattice_core.audit.proof import verify_proof
+
+    # One byte more than any proof has, so that too long a file is refused and not cut to fit.
+    most = _MAX_PROOF_BYTES + 1
+    if proof == "-":
+        content = sys.stdin.buffer.read(most)
+    else:
+        with open(proof, "rb") as file:
+            content = file.read(most)
+    proven = verify_proof(content.removesuffix(b"\n"), _public_key(key))
+    entry, payload = proven.entry, None if proven.payload is None else proven.payload.decode()
+    found = {
+        "log": entry.log,
+        "entry": entry.i,
+        "at": entry.at,
+        "kind": entry.kind,
+        "id": entry.id,
+        "who": dict(entry.who),
+        "data": dict(entry.data),
+        "payload": payload,
+    }
+    out = Output(json=json)
+    if json:
+        out.document({"sound": True, "entries": proven.checkpoint.size, **found})
+        return
+    out.line(f"sound: entry {entry.i} is one of the {_entries(proven.checkpoint.size)} that were signed")
+    for name, value in found.items():
+        if value is not None:
+            out.line(f"{name}\t{shown(value)}")
+
+
+@app.command()
+def prove(
+    entry: Annotated[str, typer.Argument(metavar="ID", help="The event, or the index of an entry.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write it there instead of printing it."),
+    ] = None,
+    disclose: Annotated[
+        bool,
+        typer.Option("--disclose", help="Put in what may be personal too: arguments, metadata, reasons."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,
+    db: options.Db = None,
+    signing_key: options.SigningKey = None,
+) -> None:
+    """Write a proof that one entry is in the log: who has it and the public key needs nothing else."""
+    from agentlattice_cli.opening import proving
+    from agentlattice_cli.output import note
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.proving import prove as prove_one
+
+    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
+        document = prove_one(engine, entry, disclose=disclose) + b"\n"
+        public = engine.notary.verifier_key().format()
+    if out is None:
+        sys.stdout.write(document.decode())
+        return
+    _write_whole(out, [document], force=force)
+    note(f"wrote the proof to {out}; to verify it anywhere:")
+    note(f"  al audit verify --proof {out} --key {public}")
 
 
 @app.command()
@@ -241,12 +330,19 @@ def export(
     from agentlattice_cli.output import note
     from agentlattice_cli.settings import resolve
     from agentlattice_core.audit.export import export_lines
+    from agentlattice_core.history import noted_history
 
     with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
         signed = _signed(engine)
         public = engine.notary.verifier_key()
         with engine.read() as reader:
-            lines = export_lines(reader.rows(), log=engine.store.log_id, key=public, checkpoint=signed)
+            lines = export_lines(
+                reader.rows(),
+                log=engine.store.log_id,
+                key=public,
+                checkpoint=signed,
+                statements=engine.notary.keyring(noted_history(reader)).up_to(public),
+            )
             if file == "-":
                 for line in lines:
                     sys.stdout.buffer.write(line)

@@ -11,7 +11,13 @@ from typing import Annotated
 
 import typer
 
-from agentlattice_cli import action_commands, approval_commands, audit_commands, policy_commands
+from agentlattice_cli import (
+    action_commands,
+    approval_commands,
+    audit_commands,
+    custody_commands,
+    policy_commands,
+)
 from agentlattice_cli.program import Program
 from agentlattice_cli.project_commands import config, init
 
@@ -33,6 +39,7 @@ app.command("gate")(action_commands.gate)
 app.command("report")(action_commands.report)
 app.add_typer(approval_commands.app, name="approvals")
 app.add_typer(policy_commands.app, name="policy")
+custody_commands.extend(audit_commands.app)
 app.add_typer(audit_commands.app, name="audit")
 app.command("config")(config)
 

@@ -56,6 +56,7 @@ class Engine:
                 self._sequencer.run(_begin)
             if self.notary.signed == 0:
                 self.notary.sign()  # before anything else is recorded: a longer log has been signed by its key
+            self.notary.finish_rotation()
 
     def _after_batch(self) -> None:
         self.follower.ring()

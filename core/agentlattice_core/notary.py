@@ -6,6 +6,8 @@
 - Found out when the log is opened or when it is signed next, this is an alarm: the log can still be read and
   verified, but nothing more is recorded in it, because limits and approvals that were used would be free again.
 - Only what is durable is signed, so a power cut never looks like tampering.
+- The key may be rotated: the log records the statement by which the old key names the new one before that one signs.
+- Every checkpoint is kept in the database, at the latest before the next one is signed, which names it.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from collections.abc import Callable
 
 from agentlattice_core.audit.checkpoint import Checkpoint
 from agentlattice_core.audit.entry import parse
+from agentlattice_core.audit.keys import Keyring, read_statement
 from agentlattice_core.audit.merkle import consistency_proof, leaf_hash, verify_consistency
 from agentlattice_core.audit.note import VerifierKey, open_checkpoint
 from agentlattice_core.audit.signer import FileSigner
 from agentlattice_core.audit.tiles import TiledHashes
 from agentlattice_core.errors import AuditError, StoreError
+from agentlattice_core.history import History, noted_history
 from agentlattice_core.stores.base import Reader, Store
 
 __all__ = ["Notary"]
@@ -41,6 +45,7 @@ class Notary:
                 f"the signing key `{os.fspath(key)}` cannot be made: {error.strerror}"
             ) from error
         self.alarm: str | None = None
+        self._kept = 0
         self.signed = self._compare()
         """How many entries were signed."""
 
@@ -52,23 +57,89 @@ class Notary:
         """What was signed last, by whichever process."""
         return open_checkpoint(self._signer.last(), self.verifier_key())
 
+    def last_note(self) -> str:
+        """The same, as the signed note."""
+        return self._signer.last()
+
     def sign(self) -> str | None:
         """Sign the log as it is; the note, or None if the log does not extend what was signed before.
 
         Raises StoreError if the signer's files cannot be written.
         """
         try:
-            note = self._signer.sign(self._read_head, self._prove)
+            note = self._signer.sign(self._read_head, self._prove, self._keep_once)
         except AuditError as error:
             self._raise_alarm(error)
             return None
         except OSError as error:
             raise StoreError(f"the log could not be signed: {error.strerror}") from error
-        size = open_checkpoint(note, self.verifier_key()).size
+        self._note_signed(note)
+        return note
+
+    def keyring(self, history: History) -> Keyring:
+        """The keys of this log, as its history tells them; the signer's own is the trusted one."""
+        return Keyring(self.verifier_key(), history.statements)
+
+    def rotate(self, record: Callable[[VerifierKey, str, Callable[[], None]], None]) -> VerifierKey:
+        """Let a new key take over; its public side.
+
+        `record(new, statement, check)` records the statement in the log, calling `check` in the transaction. Raises
+        AuditError if the log is not the one that was signed, or somebody else rotates at the same time, and StoreError
+        if the signer's files cannot be written.
+        """
+        if self.sign() is None:
+            raise AuditError(self.alarm or "the log could not be signed")
+        try:
+            statement = read_statement(self._signer.prepare_rotation())
+
+            def check() -> None:
+                # Without the signer's lock: who holds it may wait for this very transaction to end.
+                if self._signer.next_key() != statement.new:
+                    raise AuditError("somebody else rotates the key at this moment; look which one is in use")
+
+            record(statement.new, statement.note, check)
+            self._finish(statement.new)
+        except OSError as error:
+            raise StoreError(f"the signing key could not be rotated: {error.strerror}") from error
+        return statement.new
+
+    def finish_rotation(self) -> None:
+        """Finish what a process began that died after the log said that another key takes over."""
+        if self.alarm is not None:
+            return
+        with self._store.read() as reader:
+            statements = noted_history(reader).statements
+        begun = read_statement(statements[-1]) if statements else None
+        if begun is not None and begun.old == self.verifier_key() and begun.new == self._signer.next_key():
+            self._finish(begun.new)
+
+    def accept_cut(self, lost: str) -> None:
+        """Go on from `lost` with a log that does not extend it, and says so in its last entry; the alarm ends.
+
+        Raises AuditError if something else was signed last, StoreError if the signer's files cannot be written.
+        """
+        try:
+            note = self._signer.accept_cut(lost, self._read_head)
+        except OSError as error:
+            raise StoreError(f"the log could not be signed: {error.strerror}") from error
+        self.alarm, self.signed = None, 0
+        self._note_signed(note)
+
+    def _finish(self, new: VerifierKey) -> None:
+        self._note_signed(self._signer.finish_rotation(new, self._read_head, self._prove, self._keep_once))
+
+    def _note_signed(self, note: str) -> None:
+        # Our own signer's, so that nobody asks which of its keys signed it.
+        size = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
         if size > self.signed:
             self.signed = size
+            self._keep_once(size, note)
+
+    def _keep_once(self, size: int, note: str) -> None:
+        """Keep a checkpoint, if this process has not done so; it may be another's that did not live to keep it."""
+        if size != self._kept:
             self._keep(size, note)
-        return note
+            self._kept = size
 
     def _compare(self) -> int:
         """Whether the log extends what was signed last; the size of that."""
@@ -99,7 +170,7 @@ class Notary:
             _log.error("the audit log is not the one that was signed: %s", error)
         self.alarm = (
             f"the audit log is not the one that was signed ({error}); "
-            "nothing is recorded in it until it is restored"
+            "nothing is recorded in it until it is restored, or the copy accepted with `al audit accept-restore`"
         )
 
     def _read_head(self) -> tuple[int, bytes]:

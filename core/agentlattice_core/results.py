@@ -246,7 +246,7 @@ class AuditResult:
 @dataclass
 class VerifyResult:
     """`first_broken_at_row_id` names the first row that is not what was written; `problem` says what is wrong with
-    it.
+    it. `cuts` says where an older copy was restored and accepted: entries that were signed are lost there.
     """
 
     org_id: str
@@ -257,6 +257,7 @@ class VerifyResult:
     timestamp: str
     first_broken_at_row_id: str | None = None
     problem: str | None = None
+    cuts: list[str] = field(default_factory=list)
 
 
 @dataclass

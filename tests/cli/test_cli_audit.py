@@ -123,6 +123,62 @@ def test_edited_state_is_seen_only_by_who_asks_for_state(
     assert len(document(al_process("audit", "verify", "--state", "--json"))["state_differences"]) == 4
 
 
+def test_edited_state_is_made_anew_by_a_named_administrator(
+    recorded: AgentLattice, al_process: AlProcess
+) -> None:
+    """After it `--state` is content again; without a person, a role or a reason nothing happens."""
+    recorded.close()
+    change("DELETE FROM state WHERE kind = 'action'")
+    rebuild = ("audit", "rebuild-state", "--reason", "deleted by mistake")
+    for refused, why in (
+        (rebuild, "deciding takes a person"),
+        ((*rebuild, "--as", "ada"), "takes an administrator"),
+        ((*rebuild[:2], "--as", "ada", "--role", "admin"), "--reason"),
+    ):
+        result = al_process(*refused)
+        assert result.returncode == 1
+        assert why in result.stderr
+    assert al_process("audit", "verify", "--state").returncode == 1
+    admin = (*rebuild, "--as", "ada", "--role", "admin")
+    done = al_process(*admin)
+    assert done.returncode == 0
+    assert done.stdout.count("mended: action `") == 8
+    assert al_process("audit", "verify", "--state").returncode == 0
+    assert "nothing was changed" in al_process(*admin).stdout
+    assert document(al_process(*admin, "--json")) == {"mended": []}
+
+
+def test_whoever_has_the_first_key_needs_no_other(
+    recorded: AgentLattice, al_process: AlProcess, project: Path
+) -> None:
+    """After two rotations the first public key and a checkpoint from before still verify all that is written."""
+    recorded.close()
+    first = al_process("audit", "key").stdout.strip()
+    (project / "kept.txt").write_text(al_process("audit", "checkpoint").stdout)
+    keys = [first]
+    for number in (1, 2):
+        done = al_process(
+            "audit", "rotate-key", "--as", "ada", "--role", "admin", "--reason", f"yearly {number}", "--json"
+        )
+        assert document(done)["previous"] == keys[-1]
+        keys.append(document(done)["key"])
+    assert len(set(keys)) == 3
+    assert al_process("audit", "key").stdout.strip() == keys[-1]
+    assert al_process("audit", "verify", "--state", "--checkpoint", "kept.txt").returncode == 0
+    assert al_process("audit", "export", "log.jsonl").returncode == 0
+    assert al_process("audit", "prove", "1", "-o", "proof.json").returncode == 0
+    (project / "recent.txt").write_text(al_process("audit", "checkpoint").stdout)
+    for key in keys:
+        for kept in ("kept.txt", "recent.txt"):
+            checked = al_process(
+                "audit", "verify", "--export", "log.jsonl", "--key", key, "--checkpoint", kept
+            )
+            assert checked.returncode == 0, checked.stderr
+        assert al_process("audit", "verify", "--proof", "proof.json", "--key", key).returncode == 0
+    refused = al_process("audit", "rotate-key", "--as", "bob", "--reason", "x")
+    assert "takes an administrator" in refused.stderr
+
+
 def test_a_kept_checkpoint_finds_an_old_copy(
     recorded: AgentLattice, al_process: AlProcess, project: Path
 ) -> None:
@@ -145,6 +201,46 @@ def test_a_kept_checkpoint_finds_an_old_copy(
     result = al_process("audit", "verify", "--checkpoint", "kept.txt")
     assert result.returncode == 1
     assert "but a checkpoint was signed for" in result.stdout
+
+
+def test_an_older_copy_is_accepted_by_somebody_who_has_looked(
+    recorded: AgentLattice, al_process: AlProcess, project: Path
+) -> None:
+    """The command says what it would accept; after it the log goes on, and each verification says what happened."""
+    recorded.close()
+    whole = (
+        "import apsw; apsw.Connection('governance.db').wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)"
+    )
+    subprocess.run([sys.executable, "-c", whole], check=True, timeout=PATIENCE)
+    old = (project / "governance.db").read_bytes()
+    with AgentLattice.embedded("governance.db", agent="ci") as client:
+        client.execute_sync("pr.open", metadata={"pr_size": 3})
+    for path in project.glob("governance.db-*"):
+        path.unlink()
+    (project / "governance.db").write_bytes(old)
+    assert al_process("execute", "pr.open", "--agent", "ci", "--metadata", "pr_size=1").returncode == 3
+    accept = ("audit", "accept-restore", "--as", "ada", "--role", "admin", "--reason", "disk died")
+    asked = al_process(*accept)
+    assert (asked.returncode, asked.stdout) == (1, "")
+    confirmation = asked.stderr.rpartition("pass `--confirm ")[2].rstrip("`\n")
+    kept, signed = map(int, confirmation.split("/"))
+    assert kept == signed - 1
+    assert al_process(*accept, "--confirm", f"{kept}/{kept}").returncode == 1
+    assert al_process("audit", "verify").returncode == 1
+    done = al_process(*accept, "--confirm", confirmation)
+    assert done.returncode == 0
+    assert done.stdout.startswith("CUT: ")
+    assert al_process("execute", "pr.open", "--agent", "ci", "--metadata", "pr_size=1").returncode == 0
+    verified = al_process("audit", "verify", "--state")
+    assert verified.returncode == 0
+    assert done.stdout in verified.stdout
+    assert document(al_process("audit", "verify", "--json"))["cuts"] == [
+        done.stdout.removeprefix("CUT: ").strip()
+    ]
+    key = al_process("audit", "key").stdout.strip()
+    assert al_process("audit", "export", "log.jsonl").returncode == 0
+    assert done.stdout in al_process("audit", "verify", "--export", "log.jsonl", "--key", key).stdout
+    assert "nothing to accept" in al_process(*accept).stderr
 
 
 def test_an_export_verifies_with_the_public_key_alone(
@@ -177,6 +273,72 @@ def test_an_export_verifies_with_the_public_key_alone(
     assert sorted(path.name for path in elsewhere.iterdir()) == ["key.txt", "log.jsonl"]
 
 
+def test_one_entry_is_proved_with_the_public_key_alone(
+    recorded: AgentLattice, al: Al, al_process: AlProcess, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the database, from a file or a pipe; what may be personal is in it only if it was disclosed."""
+    key = al("audit", "key").stdout.strip()
+    event = document(al("audit", "list", "--action-type", "pr.open", "--json"))["events"][0]
+    written = al("audit", "prove", event["id"], "-o", "proof.json")
+    assert written.exit_code == 0
+    assert f"al audit verify --proof proof.json --key {key}" in written.stderr
+    assert (project / "proof.json").stat().st_mode & 0o777 == 0o600
+    disclosed = al_process("audit", "prove", event["id"], "--disclose").stdout
+    index = str(int(event["id"][4:16], 16))
+    by_index = al("audit", "prove", index).stdout
+    elsewhere = project / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "proof.json").write_bytes((project / "proof.json").read_bytes())
+    monkeypatch.chdir(elsewhere)
+    plain = document(al("audit", "verify", "--proof", "proof.json", "--key", key, "--json"))
+    assert (plain["sound"], plain["id"], plain["data"]["action_type"]) == (True, event["id"], "pr.open")
+    assert plain["payload"] is None
+    assert plain["entries"] > plain["entry"] == int(index)
+    shown = al("audit", "verify", "--proof", "-", "--key", key, "--json", input=disclosed)
+    assert "pr_size" in document(shown)["payload"]
+    assert document(shown) | {"payload": None} == plain
+    text = al("audit", "verify", "--proof", "-", "--key", key, input=by_index)
+    assert text.stdout.startswith(f"sound: entry {index} is one of the ")
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["proof.json"]
+
+
+def test_a_proof_that_was_changed_proves_nothing(recorded: AgentLattice, al: Al) -> None:
+    """Any part of it: the entry, a hash, the checkpoint, the payload; or another key than the one that is trusted."""
+    key = al("audit", "key").stdout.strip()
+    event = document(al("audit", "list", "--action-type", "pr.open", "--json"))["events"][0]
+    proof = al("audit", "prove", event["id"], "--disclose").stdout
+    assert al("audit", "verify", "--proof", "-", "--key", key, input=proof).exit_code == 0
+    for was, becomes in (
+        ("pr.open", "pr.shut"),
+        ('"hashes":["', '"hashes":["00'),
+        ('"format"', '"formats"'),
+        ("\\nprevious ", "\\nprecious "),
+        ('"salt":"', '"salt":"00'),
+        ("agentlattice/", "agentlattice/x"),
+        ("}\n", "} \n"),
+    ):
+        if was in proof:
+            changed = al(
+                "audit", "verify", "--proof", "-", "--key", key, input=proof.replace(was, becomes, 1)
+            )
+            assert (changed.exit_code, changed.stdout) == (1, ""), was
+            assert changed.stderr.startswith("error: ")
+    other = key[:-8] + ("AAAAAAA=" if not key.endswith("AAAAAAA=") else "BBBBBBB=")
+    assert al("audit", "verify", "--proof", "-", "--key", other, input=proof).exit_code == 1
+
+
+def test_what_was_erased_cannot_be_disclosed(recorded: AgentLattice, al: Al) -> None:
+    """The entry is still proved; what it held is gone."""
+    event = document(al("audit", "list", "--action-type", "pr.open", "--json"))["events"][0]
+    admin = recorded.for_operator("dpo", role="admin")
+    admin.erase_sync([int(event["id"][4:16], 16)], "asked for")
+    admin.close()
+    assert al("audit", "prove", event["id"]).exit_code == 0
+    refused = al("audit", "prove", event["id"], "--disclose")
+    assert refused.exit_code == 1
+    assert "has no payload to disclose, or it was erased" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -184,7 +346,14 @@ def test_an_export_verifies_with_the_public_key_alone(
             ["verify", "--export", "log.jsonl"],
             "is verified with a public key you trust; pass it with `--key`",
         ),
-        (["verify", "--key", "k"], "`--key` goes with `--export`"),
+        (["verify", "--key", "k"], "`--key` goes with `--export` or `--proof`"),
+        (["verify", "--proof", "p.json"], "is verified with a public key you trust; pass it with `--key`"),
+        (["verify", "--proof", "p", "--key", "k", "--state"], "so it is verified alone"),
+        (["prove", "evt_000000000005ffff"], "there is no event `evt_000000000005ffff`"),
+        (["prove", "99999"], "there is no entry `99999`"),
+        (["prove", "-1"], ""),
+        (["prove", "what"], "neither the id of an event nor the index of an entry"),
+        (["prove", "5", "-o", "policies.yaml"], "`policies.yaml` is there already and was left as it is"),
         (["verify", "--export", "x", "--key", "k", "--state"], "an export holds no state"),
         (["verify", "--export", "x", "--key", "policies.yaml"], "a verifier key is written"),
         (["verify", "--checkpoint", "missing.txt"], "`missing.txt`: no such file or directory"),

@@ -62,6 +62,7 @@ def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al
     (project / "policies.test.yaml").write_text(cases)
     key = al("audit", "key").stdout.strip()
     al("audit", "export", "log.jsonl")
+    al("audit", "prove", ran, "-o", "proof.json")
     digest = document(al("approvals", "show", request.approval_id, "--json"))["digest"]
     ci, ana = ("--agent", "ci"), ("--as", "ana")
     examples = {
@@ -86,6 +87,9 @@ def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al
         "audit list": [],
         "audit verify": ["--state"],
         "audit verify --export": ["log.jsonl", "--key", key],
+        "audit rotate-key": ["--reason", "yearly", *ana, "--role", "admin"],
+        "audit rebuild-state": ["--reason", "edited", *ana, "--role", "admin"],
+        "audit verify --proof": ["proof.json", "--key", key],
         "audit checkpoint": [],
         "audit key": [],
     }

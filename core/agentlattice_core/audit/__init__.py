@@ -5,9 +5,9 @@ entry        what an entry is; sealing and parsing
 merkle       the tree over entries: frontier, roots, proofs
 tiles        the tree's hashes as stored
 checkpoint   a tree head as text             note     the signed note around it
-signer       who signs, and what it refuses to sign
+keys         one key after another       signer   who signs, and what it refuses to sign
 verify       a whole log, row by row         report   what verification answers
-diagnosis    which row is the odd one out
+diagnosis    which row is the odd one out    cuts     an older copy that somebody accepted
 export       a log as JSON lines             proof    one entry as a document
 """
 

@@ -6,6 +6,8 @@
 
 - First line the origin (which log), second its size in decimal, third the root in base64; then extension
   lines, if any.
+- One extension line is ours: `previous <size> <root>` names the checkpoint that was signed before this one, so that
+  one that is missing is missed.
 - One checkpoint has one text: parsing refuses what formatting would not have written.
 
 Specification: https://c2sp.org/tlog-checkpoint
@@ -28,6 +30,7 @@ __all__ = ["Checkpoint", "log_origin"]
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _MAX_SIZE: Final = 1 << 63
 _CONTROL: Final = re.compile(r"[\x00-\x1f]")
+_PREVIOUS: Final = "previous "
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,25 @@ class Checkpoint:
             raise AuditError("the root of a checkpoint is not a SHA-256 hash of 32 bytes")
         if self.size == 0 and self.root != EMPTY_ROOT:
             raise AuditError("the checkpoint of an empty log has a root that is not the empty tree's")
+
+    @property
+    def previous(self) -> Checkpoint | None:
+        """The checkpoint that was signed before this one, without its own extensions; None if no line names one.
+
+        Raises AuditError if the line that should is malformed.
+        """
+        named = [line for line in self.extensions if line.startswith(_PREVIOUS)]
+        if not named:
+            return None
+        found = Checkpoint.parse("\n".join((self.origin, *named[0].removeprefix(_PREVIOUS).split(" "), "")))
+        if len(named) > 1 or found.extensions:
+            raise AuditError("a checkpoint does not name one checkpoint before it")
+        return found
+
+    def following(self, size: int, root: bytes) -> Checkpoint:
+        """The checkpoint of `size` entries that names this one as signed before it."""
+        line = f"{_PREVIOUS}{self.size} {base64.b64encode(self.root).decode()}"
+        return Checkpoint(self.origin, size, root, (line,))
 
     def format(self) -> str:
         """The text that is signed, ending in a newline."""

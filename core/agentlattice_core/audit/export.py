@@ -6,7 +6,10 @@
   `payload` where there is a payload (`payload_base64` if it is not text); `erased: true` where there was one.
 - A line can be written in one way only (canonical JSON), and every line counts: nothing is skipped or
   guessed.
-- The key in the file is for reading; verification uses the one the caller trusts.
+- If the signing key was rotated, the first line also holds the statements that lead from the first key to the one in
+  the file, and they must be those that the entries record.
+- The key in the file is for reading; verification uses the one the caller trusts, and those that statements lead to
+  from it.
 """
 
 from __future__ import annotations
@@ -15,23 +18,27 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from agentlattice_core.audit import canonical
 from agentlattice_core.audit.checkpoint import Checkpoint, log_origin
+from agentlattice_core.audit.cuts import Cut, explained, read_cut
 from agentlattice_core.audit.diagnosis import Row
-from agentlattice_core.audit.entry import SALT_BYTES, parse
+from agentlattice_core.audit.entry import SALT_BYTES, Entry, parse
+from agentlattice_core.audit.keys import KEY_ROTATED, Keyring, read_statement, texts_of
 from agentlattice_core.audit.merkle import HASH_BYTES
 from agentlattice_core.audit.note import VerifierKey, open_checkpoint
 from agentlattice_core.audit.report import Problem, VerifyReport
 from agentlattice_core.audit.verify import verify_rows
 from agentlattice_core.errors import AuditError, InvalidRequestError
 
-__all__ = ["EXPORT_FORMAT", "export_lines", "verify_export"]
+__all__ = ["EXPORT_FORMAT", "export_lines", "keys_of_export", "verify_export"]
 
 EXPORT_FORMAT: Final = "agentlattice-audit-export"
 _VERSION: Final = 1
 _HEADER: Final = frozenset({"format", "version", "log", "key", "size", "checkpoint"})
+_STATEMENTS: Final = frozenset({"statements"})
 _SHAPES: Final = (
     frozenset({"body", "leaf"}),
     frozenset({"body", "leaf", "erased"}),
@@ -41,15 +48,17 @@ _SHAPES: Final = (
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})*")
 
 
-def export_lines(rows: Iterable[Row], *, log: str, key: VerifierKey, checkpoint: str) -> Iterator[bytes]:
+def export_lines(
+    rows: Iterable[Row], *, log: str, key: VerifierKey, checkpoint: str, statements: Sequence[str] = ()
+) -> Iterator[bytes]:
     """The lines of an export, each with its newline: the entries that `checkpoint`, a signed note, covers.
 
     `rows` are those of log `log` from index 0; more than the checkpoint covers are left out. Raises
     AuditError if the checkpoint is not signed by `key` or there are too few rows. What a row holds is
-    exported as it is, not verified.
+    exported as it is, not verified. `statements` lead to `key` from the keys before it.
     """
     size = _open(checkpoint, key, log).size
-    header = {
+    header: dict[str, Any] = {
         "format": EXPORT_FORMAT,
         "version": _VERSION,
         "log": log,
@@ -57,6 +66,8 @@ def export_lines(rows: Iterable[Row], *, log: str, key: VerifierKey, checkpoint:
         "size": size,
         "checkpoint": checkpoint,
     }
+    if statements:
+        header["statements"] = list(statements)
     yield canonical.dumps(header) + b"\n"
     written = 0
     for _, body, leaf, salt, payload in rows:
@@ -81,7 +92,7 @@ def verify_export(
     """
     source = iter(lines)
     header = _read_line(next(source, b""), 1)
-    if header.keys() != _HEADER or header["format"] != EXPORT_FORMAT:
+    if header.keys() - _STATEMENTS != _HEADER or header["format"] != EXPORT_FORMAT:
         raise AuditError("line 1 is not the header of an audit export")
     if header["version"] is True or header["version"] != _VERSION:
         raise AuditError(
@@ -91,10 +102,9 @@ def verify_export(
         if type(header[name]) is not str:
             raise AuditError(f"line 1: `{name}` is not text")
     log = header["log"]
-    if header["key"] != key.format():
-        raise AuditError("the export was made with another key than the one given")
+    keys = _keyring(header, key)
     try:
-        checkpoint = _open(header["checkpoint"], key, log)
+        checkpoint = _open(header["checkpoint"], keys.newest, log)
     except InvalidRequestError as error:
         raise AuditError(f"line 1: {error.message}") from None
     if type(header["size"]) is not int or header["size"] != checkpoint.size:
@@ -104,10 +114,18 @@ def verify_export(
     if report.ok and reader.problem is not None:
         row = reader.problem.row or 0
         return VerifyReport(0, row, report.erased, report.checkpoints, None, reader.problem)
+    if report.ok and reader.statements[: len(keys.statements)] != keys.statements:
+        raise AuditError("line 1: the statements of key rotation are not those that the entries record")
     if report.ok and report.size != checkpoint.size:
         extra = report.size - checkpoint.size
         raise AuditError(f"{extra} lines too many after the {checkpoint.size} entries of the export")
-    return report
+    before = checkpoint.previous
+    turned_back = report.ok and before is not None and before.size >= checkpoint.size
+    if turned_back and not explained(checkpoint, reader.cuts, keys):
+        raise AuditError(
+            "line 1: the checkpoint follows one of as many entries or more, and no entry says that the history was cut"
+        )
+    return replace(report, cuts=tuple(reader.cuts))
 
 
 class _Reader:
@@ -117,21 +135,41 @@ class _Reader:
     def __init__(self, source: Iterator[bytes]) -> None:
         self._source = source
         self.problem: Problem | None = None
+        self.recorded: list[str] = []
+        self.cuts: list[Cut] = []
+
+    @property
+    def statements(self) -> list[str]:
+        """The statements of key rotation that the entries read so far record and that hold."""
+        if not self.recorded:
+            return []
+        return Keyring(read_statement(self.recorded[0]).old, self.recorded).statements
 
     def rows(self) -> Iterator[Row]:
         for index, line in enumerate(self._source):
             value = _read_line(line, index + 2)
             row = _row(index, value)
             if self.problem is None:
-                self.problem = _mislabelled(index, row, erased="erased" in value)
+                self.problem = self._look_at(index, row, erased="erased" in value)
             yield row
 
+    def _look_at(self, index: int, row: Row, *, erased: bool) -> Problem | None:
+        try:
+            entry = parse(row[1])
+        except AuditError as error:
+            return Problem("malformed", f"entry {index} is malformed: {error.message}", index)
+        if entry.kind == "log" and entry.data.get("event") == KEY_ROTATED:
+            self.recorded.append(str(entry.data.get("statement")))
+        try:
+            cut = read_cut(entry)
+        except AuditError as error:
+            return Problem("malformed", error.message, index)
+        if cut is not None:
+            self.cuts.append(cut)
+        return _mislabelled(index, row, entry, erased=erased)
 
-def _mislabelled(index: int, row: Row, *, erased: bool) -> Problem | None:
-    try:
-        entry = parse(row[1])
-    except AuditError as error:
-        return Problem("malformed", f"entry {index} is malformed: {error.message}", index)
+
+def _mislabelled(index: int, row: Row, entry: Entry, *, erased: bool) -> Problem | None:
     if erased != (entry.payload is not None and row[4] is None):
         message = f"entry {index} is marked as erased and never had a payload, or lacks the mark"
         return Problem("malformed", message, index)
@@ -201,6 +239,23 @@ def _read_line(line: bytes, number: int) -> dict[str, Any]:
     if again != line[:-1]:
         raise AuditError(f"line {number} is not canonical JSON")
     return value
+
+
+def keys_of_export(first_line: bytes, key: VerifierKey) -> Keyring:
+    """The keys that the first line of an export leads to from one that is trusted. Raises AuditError."""
+    header = _read_line(first_line, 1)
+    if type(header.get("key")) is not str:
+        raise AuditError("line 1 is not the header of an audit export")
+    return _keyring(header, key)
+
+
+def _keyring(header: dict[str, Any], key: VerifierKey) -> Keyring:
+    statements = texts_of(header.get("statements", []))
+    made_with = VerifierKey.parse(header["key"])
+    keys = Keyring(key, statements) if statements or made_with == key else None
+    if keys is None or keys.newest != made_with:
+        raise AuditError("the export was made with another key than the one given")
+    return keys
 
 
 def _open(note: str, key: VerifierKey, log: str) -> Checkpoint:

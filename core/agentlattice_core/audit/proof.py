@@ -2,12 +2,14 @@
 
 - It holds the entry's exact text, the hashes from its leaf to the root, and a signed checkpoint with that
   root; with the payload and its salt if the owner chooses to show them.
+- If the signing key was rotated it also holds the statements that lead from the first key to the one that signed.
 - Whoever has it and the public key can check it, with no access to the log and no other entry disclosed.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from agentlattice_core.audit import canonical
 from agentlattice_core.audit.checkpoint import Checkpoint, log_origin
 from agentlattice_core.audit.diagnosis import Row
 from agentlattice_core.audit.entry import SALT_BYTES, Entry, commitment, parse
+from agentlattice_core.audit.keys import Keyring, texts_of
 from agentlattice_core.audit.merkle import ReadHashes, inclusion_proof, leaf_hash, verify_inclusion
 from agentlattice_core.audit.note import VerifierKey, open_checkpoint
 from agentlattice_core.errors import AuditError, InvalidRequestError
@@ -25,6 +28,7 @@ PROOF_FORMAT: Final = "agentlattice-audit-proof"
 _VERSION: Final = 1
 _REQUIRED: Final = frozenset({"format", "version", "body", "hashes", "checkpoint"})
 _DISCLOSED: Final = frozenset({"salt", "payload"})
+_STATEMENTS: Final = frozenset({"statements"})
 _HEX32: Final = re.compile(r"[0-9a-f]{64}")
 _SALT: Final = re.compile(rf"[0-9a-f]{{{2 * SALT_BYTES}}}")
 _MAX_HASHES: Final = 63
@@ -41,10 +45,16 @@ class ProvenEntry:
 
 
 def prove_entry(
-    row: Row, checkpoint: str, key: VerifierKey, read_hashes: ReadHashes, *, disclose: bool = False
+    row: Row,
+    checkpoint: str,
+    key: VerifierKey,
+    read_hashes: ReadHashes,
+    *,
+    disclose: bool = False,
+    statements: Sequence[str] = (),
 ) -> bytes:
     """The proof document for `row`, against `checkpoint`, a note that `key` has signed; `disclose` puts the
-    payload in.
+    payload in. `statements` lead to `key` from the keys before it.
 
     The document is verified before it is returned. Raises AuditError if the checkpoint does not cover the row
     or the log is not the one that was signed.
@@ -59,6 +69,8 @@ def prove_entry(
         "hashes": [item.hex() for item in inclusion_proof(entry.i, size, read_hashes)],
         "checkpoint": checkpoint,
     }
+    if statements:
+        document["statements"] = list(statements)
     if disclose and salt is not None and payload is not None:
         document["salt"] = salt.hex()
         try:
@@ -71,9 +83,9 @@ def prove_entry(
 
 
 def verify_proof(document: bytes, key: VerifierKey) -> ProvenEntry:
-    """What a proof document proves. Raises AuditError if it proves nothing under `key`."""
+    """What a proof document proves. Raises AuditError if it proves nothing under `key` and those that follow it."""
     value = canonical.loads(document, "the proof")
-    if type(value) is not dict or value.keys() not in (_REQUIRED, _REQUIRED | _DISCLOSED):
+    if type(value) is not dict or value.keys() - _STATEMENTS not in (_REQUIRED, _REQUIRED | _DISCLOSED):
         raise AuditError("this is not a proof document")
     if value["format"] != PROOF_FORMAT or value["version"] is True or value["version"] != _VERSION:
         raise AuditError("this is not a proof document of a known version")
@@ -92,7 +104,7 @@ def verify_proof(document: bytes, key: VerifierKey) -> ProvenEntry:
         raise AuditError("a hash in the proof is not 32 bytes in lowercase hex")
     body = value["body"].encode()
     entry = parse(body)
-    checkpoint = open_checkpoint(value["checkpoint"], key)
+    checkpoint = Keyring(key, texts_of(value.get("statements", []))).open(value["checkpoint"])
     if checkpoint.origin != log_origin(entry.log):
         raise AuditError(
             f"the entry is of log `{entry.log}`, but the checkpoint is for `{checkpoint.origin}`"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from agentlattice_core.audit.cuts import Cut
 from agentlattice_core.audit.entry import Head
 
 __all__ = ["Problem", "ProblemKind", "VerifyReport"]
@@ -56,7 +57,8 @@ class VerifyReport:
 
     `size` is how many entries from the beginning of the log are vouched for, `start` how many of them were
     trusted to begin with. `head` is where to go on from next time, None if there is a problem. `erased`
-    counts payloads that were properly erased, `checkpoints` those that were compared and fit.
+    counts payloads that were properly erased, `checkpoints` those that were compared and fit. `cuts` are what the
+    entries say of older copies that were accepted, where every entry was read for it.
     """
 
     start: int
@@ -65,6 +67,7 @@ class VerifyReport:
     checkpoints: int
     head: Head | None
     problem: Problem | None = None
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def ok(self) -> bool:

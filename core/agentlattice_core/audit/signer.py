@@ -5,12 +5,17 @@ past.
   short, restored from an old copy or rewritten cannot give one, so `sign` refuses; that refusal is an alarm.
 - What is about to be signed is on disk before the signature leaves, so a crash in between can only make it
   stricter.
+- Each checkpoint names the one before it, and is only signed once that one is kept, so that of those kept none can be
+  taken away unnoticed.
 - The head is read while the signer's lock is held, so that of several processes none is refused for being
   late.
 - Sign what is durable and nothing else: a head that a power cut takes back could never be signed past.
 - Files: the key (0600, raw private key in PEM, made at first use), `<key>.signed` (the last checkpoint,
   itself signed), `<key>.lock`. A key without its `.signed` file, or the other way round, is refused: somebody
   removed one.
+- Another key takes over in two steps, so that the log can say so in between: `prepare_rotation` makes it, in
+  `<key>.next`, and `finish_rotation` has both sign the log as it is and puts the new one in the place of the old one. A
+  crash before the second step leaves the old key signing; repeating the step is always right.
 """
 
 from __future__ import annotations
@@ -32,16 +37,20 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from agentlattice_core.audit.checkpoint import Checkpoint, log_origin
+from agentlattice_core.audit.keys import cosigned, state_rotation
 from agentlattice_core.audit.merkle import EMPTY_ROOT, verify_consistency
 from agentlattice_core.audit.note import VerifierKey, open_checkpoint, sign_note, verifier_key_of
 from agentlattice_core.errors import AuditError
 
-__all__ = ["FileSigner", "ProveConsistency", "ReadHead", "Signer"]
+__all__ = ["FileSigner", "Keep", "ProveConsistency", "ReadHead", "Signer"]
 
 ReadHead = Callable[[], tuple[int, bytes]]
 """Reads the size and root of the log as it is durably stored now."""
 ProveConsistency = Callable[[int, int], Sequence[bytes]]
 """`prove(old, new)`: the consistency proof between two sizes of the log, see `merkle.consistency_proof`."""
+
+Keep = Callable[[int, str], None]
+"""`keep(size, note)`: have the checkpoint signed last stored durably, if it is not; asked before the next is signed."""
 
 
 class Signer(Protocol):
@@ -55,7 +64,7 @@ class Signer(Protocol):
         """The checkpoint signed last, as a signed note; at first that of the empty log."""
         ...
 
-    def sign(self, read_head: ReadHead, prove: ProveConsistency) -> str:
+    def sign(self, read_head: ReadHead, prove: ProveConsistency, keep: Keep) -> str:
         """Sign the log as it is now; the signed note. Raises AuditError if it does not extend what was signed
         last."""
         ...
@@ -74,48 +83,107 @@ class FileSigner:
         self._path = Path(os.path.abspath(path))  # the process may change its directory
         self._signed = self._path.with_name(self._path.name + ".signed")
         self._lock = self._path.with_name(self._path.name + ".lock")
+        self._next = self._path.with_name(self._path.name + ".next")
         self._origin = log_origin(log)
         with self._locked():
             if not self._path.exists():
                 self._generate()
-            self._private = self._load()
-            self._key = verifier_key_of(self._origin, self._private)
             self._read_last()
 
     def verifier_key(self) -> VerifierKey:
+        """The public key as of the last call of another method: another process may have rotated it since."""
         return self._key
 
     def last(self) -> str:
         with self._locked():
             return self._read_last()[0]
 
-    def sign(self, read_head: ReadHead, prove: ProveConsistency) -> str:
+    def sign(self, read_head: ReadHead, prove: ProveConsistency, keep: Keep) -> str:
         """Sign the log as it is now.
 
-        Both functions are called while the signer's lock is held; neither may call the signer. Raises
+        The functions are called while the signer's lock is held; none may call the signer. Raises
         AuditError if the log does not extend the one signed last, or OSError if that cannot be written.
         """
         with self._locked():
             note, last = self._read_last()
-            size, root = read_head()
-            if (size, root) == (last.size, last.root):
+            now = self._extended(last, read_head, prove)
+            if now is last:
                 return note
-            if size < last.size:
-                raise AuditError(
-                    f"the log has {size} entries, but {last.size} were signed: it was cut short or an old copy "
-                    "was restored; find the entries that are missing, nothing more is signed before",
-                    {"size": size, "signed_size": last.size},
-                )
-            try:
-                verify_consistency(last.size, last.root, size, root, prove(last.size, size))
-            except AuditError as error:
-                raise AuditError(
-                    f"the log does not extend the {last.size} entries that were signed: {error.message}",
-                    {"size": size, "signed_size": last.size},
-                ) from error
-            note = sign_note(Checkpoint(self._origin, size, root).format(), self._origin, self._private)
+            if last.size > 0:
+                keep(last.size, note)
+            note = sign_note(now.format(), self._origin, self._private)
             self._write_last(note)
             return note
+
+    def prepare_rotation(self) -> str:
+        """Make the key that is to follow, in place of one that was made and not put in use; the statement of both."""
+        with self._locked():
+            self._read_last()
+            private = Ed25519PrivateKey.generate()
+            _write_durably(self._next, _pem(private), exclusive=False)
+            return state_rotation(self._origin, self._private, private)
+
+    def next_key(self) -> VerifierKey | None:
+        """The public side of the key that was made to follow, if there is one. Takes no lock."""
+        return verifier_key_of(self._origin, self._load(self._next)) if self._next.exists() else None
+
+    def finish_rotation(
+        self, new: VerifierKey, read_head: ReadHead, prove: ProveConsistency, keep: Keep
+    ) -> str:
+        """Sign the log as it is now with both keys, and let the new one take over; the note with both signatures.
+
+        As `sign`. Raises AuditError too if `new` is not the key that was made to follow.
+        """
+        with self._locked():
+            note, last = self._read_last()
+            if self._key == new:
+                return note  # somebody else has finished it
+            if self.next_key() != new:
+                raise AuditError(
+                    "another key was made to follow in the meantime; see which one the log names"
+                )
+            now = self._extended(last, read_head, prove)
+            if last.size > 0 and now is not last:
+                keep(last.size, note)
+            note = cosigned(now.format(), self._origin, self._private, self._load(self._next))
+            self._write_last(note)
+            os.replace(self._next, self._path)
+            _sync_directory(self._path.parent)
+            self._read_last()
+            return note
+
+    def accept_cut(self, lost: str, read_head: ReadHead) -> str:
+        """Sign a log that does not extend `lost`, which was signed last, and name that all the same; the note.
+
+        Only for a log that says so itself. Raises AuditError if something else was signed last.
+        """
+        with self._locked():
+            note, last = self._read_last()
+            if note != lost:
+                raise AuditError("another checkpoint was signed in the meantime; look again")
+            note = sign_note(last.following(*read_head()).format(), self._origin, self._private)
+            self._write_last(note)
+            return note
+
+    def _extended(self, last: Checkpoint, read_head: ReadHead, prove: ProveConsistency) -> Checkpoint:
+        """The checkpoint to sign after `last`; `last` itself if the log has not grown."""
+        size, root = read_head()
+        if (size, root) == (last.size, last.root):
+            return last
+        if size < last.size:
+            raise AuditError(
+                f"the log has {size} entries, but {last.size} were signed: it was cut short or an old copy "
+                "was restored; find the entries that are missing, nothing more is signed before",
+                {"size": size, "signed_size": last.size},
+            )
+        try:
+            verify_consistency(last.size, last.root, size, root, prove(last.size, size))
+        except AuditError as error:
+            raise AuditError(
+                f"the log does not extend the {last.size} entries that were signed: {error.message}",
+                {"size": size, "signed_size": last.size},
+            ) from error
+        return last.following(size, root)
 
     def _generate(self) -> None:
         if self._signed.exists() and self._size_on_file() > 0:
@@ -127,8 +195,7 @@ class FileSigner:
         empty = Checkpoint(self._origin, 0, EMPTY_ROOT)
         # In this order a crash leaves a record without a key, of nothing, which the next start makes anew.
         self._write_last(sign_note(empty.format(), self._origin, private))
-        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write_durably(self._path, pem, exclusive=True)
+        _write_durably(self._path, _pem(private), exclusive=True)
 
     def _size_on_file(self) -> int:
         """The size in a record whose key is gone, so that its signature cannot be checked."""
@@ -140,17 +207,17 @@ class FileSigner:
                 f"`{self._signed}` cannot be read: {error}; restore the key and this file"
             ) from None
 
-    def _load(self) -> Ed25519PrivateKey:
+    def _load(self, path: Path) -> Ed25519PrivateKey:
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:
                 mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
                 pem = file.read()
         except OSError as error:
-            raise AuditError(f"the signing key `{self._path}` cannot be read: {error.strerror}") from None
+            raise AuditError(f"the signing key `{path}` cannot be read: {error.strerror}") from None
         if mode & 0o077:
             raise AuditError(
-                f"the signing key `{self._path}` can be read by others (mode {mode:04o}); run `chmod 600` on "
+                f"the signing key `{path}` can be read by others (mode {mode:04o}); run `chmod 600` on "
                 "it, and replace it if somebody may have copied it"
             )
         try:
@@ -158,10 +225,13 @@ class FileSigner:
         except (ValueError, TypeError):
             private = None
         if not isinstance(private, Ed25519PrivateKey):
-            raise AuditError(f"the signing key `{self._path}` is not an Ed25519 private key in PEM")
+            raise AuditError(f"the signing key `{path}` is not an Ed25519 private key in PEM")
         return private
 
     def _read_last(self) -> tuple[str, Checkpoint]:
+        """What was signed last, with the key that is in use now."""
+        self._private = self._load(self._path)
+        self._key = verifier_key_of(self._origin, self._private)
         try:
             note = self._signed.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
@@ -214,8 +284,16 @@ def _write_durably(path: Path, content: bytes, *, exclusive: bool) -> None:
             os.unlink(temporary)
     else:
         os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _pem(private: Ed25519PrivateKey) -> bytes:
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -92,6 +92,11 @@ class Reader(Protocol):
         """Every state document in (kind, key) order, as stored."""
         ...
 
+    def strays(self) -> Iterator[tuple[str, int | None]]:
+        """What is stored and has no place in a log with this head: a sentence, and the index if it is an entry. Entries
+        come first, in order."""
+        ...
+
 
 class Offer(Protocol):
     """What one process would have another run."""

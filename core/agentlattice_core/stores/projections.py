@@ -8,6 +8,8 @@
 | state | key | holds |
 |---|---|---|
 | `log` | `log` | when the log began |
+| `history_cut` | index | nothing; it points to an entry that says that an older copy was accepted |
+| `signing_key` | index | nothing; it points to an entry by which one signing key names the next |
 | `agent` | name | id, tags, grants, owner |
 | `agent_id` | id | the agent's name |
 | `policy` | part id | version, digest, pattern, who published it and in which entry; `removed` once it is gone |
@@ -104,7 +106,13 @@ class _Writes:
 def _log(
     writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
 ) -> None:
-    writes.put("log", "log", {"began": at, "entry": index})
+    if data["event"] == "began":
+        writes.put("log", "log", {"began": at, "entry": index})
+    elif data["event"] == "key_rotated":
+        writes.put("signing_key", f"{index:012x}", {})
+    elif data["event"] == "history_cut":
+        writes.put("history_cut", f"{index:012x}", {})
+    # What else happens to the log itself (`state_rebuilt`) is there to be read, and changes no state.
 
 
 def _agent(

@@ -11,13 +11,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import apsw
 
 from agentlattice_core.audit.entry import Head
 from agentlattice_core.errors import StoreError
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "create_or_migrate"]
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "create_or_migrate", "expected_schema"]
 
 APPLICATION_ID = 0x414C6774
 """`ALgt` in the file's header: what `file` and other tools may know the format by."""
@@ -42,6 +43,15 @@ _STEPS: list[Callable[[apsw.Connection], object]] = [
 """Step n takes a file from version n to n + 1."""
 
 SCHEMA_VERSION = len(_STEPS)
+
+
+@cache
+def expected_schema() -> frozenset[tuple[str, str, str, str | None]]:
+    """Type, name, table and text of everything in the schema of a file of this version."""
+    connection = apsw.Connection(":memory:")
+    for step in _STEPS:
+        step(connection)
+    return frozenset(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema"))
 
 
 def create_or_migrate(connection: apsw.Connection, path: str, new_log_id: Callable[[], str]) -> str:

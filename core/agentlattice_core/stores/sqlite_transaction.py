@@ -22,6 +22,7 @@ from agentlattice_core.audit.tiles import tiles_completed_by
 from agentlattice_core.errors import AuditError, NotRecordedError, StoreError
 from agentlattice_core.stores.base import Document, Round, Row, StateKey, encode
 from agentlattice_core.stores.exchange import Exchange
+from agentlattice_core.stores.strays import strays
 
 __all__ = ["Cache", "SQLiteReader", "SQLiteTransaction"]
 
@@ -130,6 +131,9 @@ class SQLiteReader:
 
     def states(self) -> Iterator[tuple[str, str, bytes]]:
         return self._stream("SELECT kind, key, value FROM state ORDER BY kind, key")
+
+    def strays(self) -> Iterator[tuple[str, int | None]]:
+        return strays(self._stream, self.head.size)
 
 
 class SQLiteTransaction(SQLiteReader):

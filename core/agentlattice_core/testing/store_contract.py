@@ -206,6 +206,14 @@ class StoreContract:
         with store.read() as reader:
             assert list(reader.checkpoints()) == [(3, "three"), (7, "seven"), (2**40, "large")]
 
+    @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 600])
+    def test_what_the_store_itself_wrote_has_its_place(self, store: Store, count: int) -> None:
+        """Whatever size the log has, an untouched store holds nothing that does not belong to it."""
+        store.transact(lambda t: append(t, store.log_id, count))
+        store.sync()
+        with store.read() as reader:
+            assert list(reader.strays()) == []
+
     def test_writers_take_turns_and_lose_nothing(self, open_store: OpenStore) -> None:
         """Many threads over several handles add up one counter by reading and writing it."""
         handles, errors, inside = [open_store() for _ in range(3)], list[BaseException](), list[int]()

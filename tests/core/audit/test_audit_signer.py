@@ -27,9 +27,20 @@ def sign(signer: FileSigner, log: MemoryLog, size: int | None = None) -> Checkpo
     """Sign `log` as if it had `size` entries, and open what was signed."""
     checkpoint = log.checkpoint(size)
     note = signer.sign(
-        lambda: (checkpoint.size, checkpoint.root), lambda old, new: consistency_proof(old, new, log.hashes())
+        lambda: (checkpoint.size, checkpoint.root),
+        lambda old, new: consistency_proof(old, new, log.hashes()),
+        keep_nothing,
     )
-    return open_checkpoint(note, signer.verifier_key())
+    return bare(open_checkpoint(note, signer.verifier_key()))
+
+
+def bare(checkpoint: Checkpoint) -> Checkpoint:
+    """What a checkpoint says of the log, without the one it names before it."""
+    return Checkpoint(checkpoint.origin, checkpoint.size, checkpoint.root)
+
+
+def keep_nothing(size: int, note: str) -> None:
+    """For tests that have no place to keep checkpoints."""
 
 
 @pytest.fixture
@@ -40,11 +51,11 @@ def path(tmp_path: Path) -> Path:
 def test_what_is_signed_is_the_log(path: Path) -> None:
     """Each signature is over the size and root that were read, and verifies with the published key."""
     log, signer = MemoryLog(), FileSigner(path, "acme")
-    assert open_checkpoint(signer.last(), signer.verifier_key()) == log.checkpoint(0)
+    assert bare(open_checkpoint(signer.last(), signer.verifier_key())) == log.checkpoint(0)
     for count in (0, 1, 2, 300):
         log.fill(count)
         assert sign(signer, log) == log.checkpoint()
-        assert open_checkpoint(signer.last(), signer.verifier_key()) == log.checkpoint()
+        assert bare(open_checkpoint(signer.last(), signer.verifier_key())) == log.checkpoint()
 
 
 def test_the_key_survives_a_restart_and_is_private(path: Path) -> None:
@@ -54,7 +65,7 @@ def test_the_key_survives_a_restart_and_is_private(path: Path) -> None:
     note = sign(before, log)
     after = FileSigner(path, "acme")
     assert after.verifier_key() == before.verifier_key()
-    assert open_checkpoint(after.last(), after.verifier_key()) == note
+    assert bare(open_checkpoint(after.last(), after.verifier_key())) == note
     for name in ("acme.key", "acme.key.signed", "acme.key.lock"):
         assert stat.S_IMODE((path.parent / name).stat().st_mode) == 0o600
     assert sorted(item.name for item in path.parent.iterdir()) == [
@@ -123,6 +134,35 @@ def test_two_histories_are_never_both_signed(path: Path) -> None:
         with pytest.raises(AuditError):
             sign(signer, two)
         two.append()
+
+
+def test_each_checkpoint_names_the_one_before_which_was_kept_first(path: Path) -> None:
+    """If the one before cannot be kept, the next is not signed; a signer that died in between is made up for."""
+    log, signer = MemoryLog(), FileSigner(path, "acme")
+    kept: list[int] = []
+    before = log.checkpoint(0)
+    for count in (1, 5, 300):
+        log.fill(count)
+        now = log.checkpoint()
+        note = FileSigner(path, "acme").sign(
+            lambda now=now: (now.size, now.root),
+            lambda old, new: consistency_proof(old, new, log.hashes()),
+            lambda size, note: kept.append(bare(open_checkpoint(note, signer.verifier_key())).size),
+        )
+        assert open_checkpoint(note, signer.verifier_key()).previous == before
+        before = now
+    assert kept == [1, 6]
+
+    def fail(size: int, note: str) -> None:
+        raise OSError("disk full")
+
+    last = signer.last()
+    now = log.fill(1).checkpoint()
+    with pytest.raises(OSError, match="disk full"):
+        signer.sign(
+            lambda: (now.size, now.root), lambda old, new: consistency_proof(old, new, log.hashes()), fail
+        )
+    assert signer.last() == last
 
 
 def test_a_refusal_changes_nothing(path: Path) -> None:
@@ -214,7 +254,7 @@ def test_many_signers_at_once_make_one_history(path: Path) -> None:
         try:
             signer = FileSigner(path, "acme")
             for _ in range(10):
-                open_checkpoint(signer.sign(read_head, prove), signer.verifier_key())
+                open_checkpoint(signer.sign(read_head, prove, keep_nothing), signer.verifier_key())
         except BaseException as failure:
             failures.append(failure)
 
@@ -226,7 +266,7 @@ def test_many_signers_at_once_make_one_history(path: Path) -> None:
     assert failures == []
     assert signed == list(range(1, 41))
     signer = FileSigner(path, "acme")
-    assert open_checkpoint(signer.last(), signer.verifier_key()) == log.checkpoint(40)
+    assert bare(open_checkpoint(signer.last(), signer.verifier_key())) == log.checkpoint(40)
 
 
 def _make_key(path: str, start: object, keys: object) -> None:
@@ -274,7 +314,8 @@ for name in originals:
     setattr(os, name, dying(name))
 size = {size}
 checkpoint = log.checkpoint(size)
-note = signer.sign(lambda: (size, checkpoint.root), lambda old, new: consistency_proof(old, new, log.hashes()))
+note = signer.sign(lambda: (size, checkpoint.root), lambda old, new: consistency_proof(old, new, log.hashes()),
+    lambda size, note: None)
 sys.stdout.write(note)
 sys.stdout.flush()
 """
@@ -294,7 +335,7 @@ def test_a_crash_at_any_system_call_of_signing_leaves_a_signer_that_goes_on(path
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         signer = FileSigner(path, "acme")
-        recorded = open_checkpoint(signer.last(), signer.verifier_key())
+        recorded = bare(open_checkpoint(signer.last(), signer.verifier_key()))
         assert recorded == log.checkpoint(recorded.size)
         if done.stdout:
             released = open_checkpoint(done.stdout, signer.verifier_key()).size
@@ -330,7 +371,7 @@ def test_a_child_forked_while_the_signer_works_does_not_keep_its_lock(tmp_path: 
         children.append(pid)
         return 0, EMPTY_ROOT
 
-    signer.sign(read_head, lambda old, new: [])
+    signer.sign(read_head, lambda old, new: [], keep_nothing)
     again = threading.Thread(target=signer.last, daemon=True)
     again.start()
     again.join(10)

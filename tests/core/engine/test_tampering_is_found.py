@@ -16,6 +16,7 @@ from agentlattice_core import (
     InvalidRequestError,
     NotRecordedError,
     ReportOutcome,
+    VerifyResult,
 )
 
 
@@ -318,6 +319,144 @@ def test_what_was_put_beyond_the_end_or_beside_its_place_is_found(
 ) -> None:
     change(database, statement)
     assert not opened(policies=None).verify_sync().chain_valid
+
+
+@pytest.fixture
+def often_signed(opened, database: Path) -> Path:
+    """The database with a dozen checkpoints, each one kept."""
+    al = opened(policies=None)
+    for number in range(12):
+        al.execute_sync("pr.open", metadata={"pr_size": number})
+        al.checkpoint_sync()
+    al.close()
+    return database
+
+
+def verified(database: Path) -> VerifyResult:
+    with AgentLattice.embedded(database, operator="auditor") as al:
+        return al.verify_sync()
+
+
+def test_a_kept_checkpoint_that_was_deleted_is_missed(often_signed: Path) -> None:
+    """Each one alone, and all of them: the next one signed, in the end the signer's own record, names it."""
+    connection = apsw.Connection(str(often_signed))
+    kept = connection.execute("SELECT size, note FROM checkpoints ORDER BY size").fetchall()
+    connection.close()
+    assert len(kept) > 12
+    for size, note in kept[:-1]:
+        change(often_signed, "DELETE FROM checkpoints WHERE size = ?", size)
+        result = verified(often_signed)
+        assert not result.chain_valid
+        assert f"signed for {size} entries is no longer kept" in str(result.problem)
+        change(often_signed, "INSERT INTO checkpoints VALUES (?, ?)", size, note)
+    assert verified(often_signed).chain_valid
+    change(often_signed, "DELETE FROM checkpoints")
+    assert not verified(often_signed).chain_valid
+
+
+def test_a_checkpoint_that_its_signer_did_not_live_to_keep_is_kept_by_the_next_one(
+    opened, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash between signing and keeping is not mistaken for a deletion, whoever signs next."""
+    al = opened(policies=None)
+    engine = al._opened
+    for number in range(3):
+        al.execute_sync("pr.open", metadata={"pr_size": number})
+        with monkeypatch.context() as dying:
+            dying.setattr(engine.notary, "_keep_once", lambda size, note: None)
+            signed = engine.notary._signer.sign(
+                engine.notary._read_head, engine.notary._prove, engine.notary._keep
+            )
+        assert verified(database).chain_valid
+        al.execute_sync("pr.open", metadata={"pr_size": number})
+        al.checkpoint_sync()
+        result = verified(database)
+        assert result.chain_valid, result.problem
+        with engine.read() as reader:
+            assert signed in [note for _, note in reader.checkpoints()]
+
+
+@pytest.mark.parametrize(
+    ("statement", "row", "says"),
+    [
+        (
+            "INSERT INTO entries SELECT -1, body, leaf, salt, payload FROM entries WHERE i = 5",
+            "-1",
+            "before the first",
+        ),
+        (
+            "INSERT INTO entries SELECT -9223372036854775808, body, leaf, salt, payload FROM entries WHERE i = 5",
+            "-9223372036854775808",
+            "before the first",
+        ),
+        ("UPDATE entries SET i = -7 WHERE i = 20", "-7", "before the first"),
+        (
+            "INSERT INTO entries SELECT 9223372036854775807, body, leaf, salt, payload FROM entries WHERE i = 5",
+            "9223372036854775807",
+            "beyond the",
+        ),
+        ("INSERT INTO tiles VALUES (0, 99, zeroblob(8192))", None, "tile 0/99"),
+        ("INSERT INTO tiles VALUES (0, -1, zeroblob(8192))", None, "tile 0/-1"),
+        ("INSERT INTO tiles VALUES (9, 0, zeroblob(32))", None, "tile 9/0"),
+        ("INSERT INTO tiles VALUES (2, 0, zeroblob(32))", None, "tile 2/0"),
+        ("INSERT INTO tiles VALUES (0, 1, zeroblob(32))", None, "tile 0/1"),
+        (
+            "UPDATE tiles SET hashes = CAST(hashes || printf('%032d', 0) AS BLOB) WHERE level = 1",
+            None,
+            "tile 1/0",
+        ),
+        ("UPDATE tiles SET hashes = CAST(hashes || '0' AS BLOB) WHERE level = 0", None, "tile 0/0"),
+        ("UPDATE tiles SET hashes = zeroblob(32) WHERE level = 1", "0", "tile 1/0"),
+        ("DELETE FROM tiles WHERE level = 0", "0", "tile 0/0"),
+        ("INSERT INTO checkpoints SELECT -size, note FROM checkpoints LIMIT 1", None, "kept for -"),
+        (
+            "INSERT INTO checkpoints SELECT size + 10000, note FROM checkpoints LIMIT 1",
+            None,
+            "is not what was signed",
+        ),
+    ],
+)
+def test_a_row_that_no_log_has_is_found_and_named(
+    database: Path, statement: str, row: str | None, says: str
+) -> None:
+    """Entries before the first and far beyond the last, tiles of no tree, checkpoints of no possible size."""
+    change(database, statement)
+    result = verified(database)
+    assert (result.chain_valid, result.first_broken_at_row_id) == (False, row)
+    assert says in str(result.problem)
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("CREATE TABLE notes (text TEXT)", "the table `notes`"),
+        ("CREATE VIEW look AS SELECT i FROM entries", "the view `look`"),
+        ("CREATE INDEX by_leaf ON entries (leaf)", "the index `by_leaf`"),
+        (
+            "CREATE TRIGGER refund AFTER INSERT ON entries BEGIN DELETE FROM state WHERE kind = 'limit'; END",
+            "the trigger `refund` on `entries`",
+        ),
+        ("ALTER TABLE state ADD COLUMN more TEXT", "the table `state` of the database was changed"),
+    ],
+)
+def test_whatever_was_added_to_the_schema_is_found(database: Path, statement: str, says: str) -> None:
+    """Above all a trigger, which would go on changing state behind the log's back."""
+    connection = apsw.Connection(str(database))
+    connection.execute(statement)
+    connection.close()
+    result = verified(database)
+    assert (result.chain_valid, result.first_broken_at_row_id) == (False, None)
+    assert says in str(result.problem)
+
+
+def test_statistics_that_an_operator_gathers_are_no_tampering(database: Path) -> None:
+    """`ANALYZE` and `VACUUM` are maintenance: they change nothing that is recorded."""
+    connection = apsw.Connection(str(database))
+    connection.execute("ANALYZE")
+    connection.execute("VACUUM")
+    connection.close()
+    result = verified(database)
+    assert result.chain_valid, result.problem
 
 
 @pytest.mark.parametrize(
