@@ -130,11 +130,52 @@ class ToolGate:
 
     def authorize_sync(self, call: ToolCall) -> Permit | Denial:
         """Decide on `call`. Blocks while a person is asked, if the gate waits for approvals. Never raises."""
-        return self._answer_sync(call, self._authorize(call))
+        try:
+            ready = self._ready(call)
+            if isinstance(ready, _Prepared):
+                # What nearly every call is: one question, answered with the claim.
+                try:
+                    result = self.client.execute_sync(
+                        ready.mapping.action_type,
+                        ready.action.options,
+                        context=ready.context,
+                        trusted=ready.action.trusted,
+                    )
+                except InvalidRequestError as error:
+                    answer = self._drive_sync(self._not_recordable(ready, error))
+                else:
+                    if _held(result):
+                        return self._permit(ready, result)
+                    answer = self._drive_sync(self._answered(ready, result))
+            else:
+                answer = self._drive_sync(ready)
+        except Exception as error:
+            answer = self._failed(call, error)
+        return self._observed(call, answer) if isinstance(answer, Denial) else answer
 
     async def authorize(self, call: ToolCall) -> Permit | Denial:
         """As `authorize_sync`, without blocking the event loop."""
-        return await self._answer(call, self._authorize(call))
+        try:
+            ready = self._ready(call)
+            if isinstance(ready, _Prepared):
+                try:
+                    result = await self.client.execute(
+                        ready.mapping.action_type,
+                        ready.action.options,
+                        context=ready.context,
+                        trusted=ready.action.trusted,
+                    )
+                except InvalidRequestError as error:
+                    answer = await self._drive(self._not_recordable(ready, error))
+                else:
+                    if _held(result):
+                        return self._permit(ready, result)
+                    answer = await self._drive(self._answered(ready, result))
+            else:
+                answer = await self._drive(ready)
+        except Exception as error:
+            answer = self._failed(call, error)
+        return self._observed(call, answer) if isinstance(answer, Denial) else answer
 
     def refuse_sync(self, call: ToolCall, reason: str, message: str) -> Denial:
         """Refuse `call` without asking policy, and record the attempt.
@@ -168,32 +209,34 @@ class ToolGate:
 
     # --- deciding: each step yields what to ask the client, so that both twins share every line ----------------------
 
-    def _authorize(self, call: ToolCall) -> _Asking:
+    def _ready(self, call: ToolCall) -> _Prepared | _Asking:
+        """The call, ready to be asked about; or what to do where it cannot be, or was asked about before."""
         try:
             prepared = self._prepare(call)
         except MappingError as error:
-            return (yield from self._refuse(call, self._action_type(call), "MAPPING_FAILED", error.message))
+            return self._refuse(call, self._action_type(call), "MAPPING_FAILED", error.message)
         except InvalidRequestError as error:
-            return (
-                yield from self._refuse(call, self._action_type(call), "INVALID_ARGUMENTS", error.message)
-            )
+            return self._refuse(call, self._action_type(call), "INVALID_ARGUMENTS", error.message)
+        return self._resumed(prepared) if self._deferrals else prepared
+
+    def _resumed(self, prepared: _Prepared) -> _Asking:
+        """Take up an answer that this call is still waiting for; ask if there is none."""
         event_id = prepared.action.options.event_id
         deferrals = self._deferrals
-        if deferrals:
-            earlier = deferrals.claimed(event_id)
-            if earlier is not None:
-                return self._already(prepared, ActionResult("executed", earlier))
-            key = prepared.deferral_key
-            for action_id in deferrals.open(key):
-                answer = yield from self._claim(prepared, action_id)
-                if answer is None:
-                    deferrals.drop(key, action_id)
-                    continue
-                if isinstance(answer, Permit):
-                    deferrals.claimed_by(event_id, action_id)
-                if isinstance(answer, Permit) or answer.status != "pending":
-                    deferrals.drop(key, action_id)
-                return answer
+        earlier = deferrals.claimed(event_id)
+        if earlier is not None:
+            return self._already(prepared, ActionResult("executed", earlier))
+        key = prepared.deferral_key
+        for action_id in deferrals.open(key):
+            answer = yield from self._claim(prepared, action_id)
+            if answer is None:
+                deferrals.drop(key, action_id)
+                continue
+            if isinstance(answer, Permit):
+                deferrals.claimed_by(event_id, action_id)
+            if isinstance(answer, Permit) or answer.status != "pending":
+                deferrals.drop(key, action_id)
+            return answer
         try:
             result = yield (
                 "execute",
@@ -201,8 +244,14 @@ class ToolGate:
                 {"context": prepared.context, "trusted": prepared.action.trusted},
             )
         except InvalidRequestError as error:
-            reason = "MAPPING_FAILED" if prepared.mapping.computes else "INVALID_ARGUMENTS"
-            return (yield from self._refuse(call, prepared.mapping.action_type, reason, error.message))
+            return (yield from self._not_recordable(prepared, error))
+        return (yield from self._answered(prepared, result))
+
+    def _not_recordable(self, prepared: _Prepared, error: InvalidRequestError) -> _Asking:
+        reason = "MAPPING_FAILED" if prepared.mapping.computes else "INVALID_ARGUMENTS"
+        return self._refuse(prepared.call, prepared.mapping.action_type, reason, error.message)
+
+    def _answered(self, prepared: _Prepared, result: ActionResult) -> _Asking:
         if result.observed:
             return self._permit(prepared, result)
         if result.status != "requested" or result.claim in _RAN:
@@ -214,7 +263,7 @@ class ToolGate:
         if answer is None:
             return self._already(prepared, result)
         if isinstance(answer, Denial) and answer.status == "pending":
-            deferrals.add(prepared.deferral_key, result.audit_event_id)
+            self._deferrals.add(prepared.deferral_key, result.audit_event_id)
         return answer
 
     def _claim(self, prepared: _Prepared, action_id: str) -> Generator[_Ask, ActionResult, _Answer | None]:
@@ -317,20 +366,6 @@ class ToolGate:
             return "tool"
 
     # --- driving ----------------------------------------------------------------------------------------------------
-
-    def _answer_sync(self, call: ToolCall, asking: _Asking) -> _Answer:
-        try:
-            answer = self._drive_sync(asking)
-        except Exception as error:
-            answer = self._failed(call, error)
-        return self._observed(call, answer) if isinstance(answer, Denial) else answer
-
-    async def _answer(self, call: ToolCall, asking: _Asking) -> _Answer:
-        try:
-            answer = await self._drive(asking)
-        except Exception as error:
-            answer = self._failed(call, error)
-        return self._observed(call, answer) if isinstance(answer, Denial) else answer
 
     def _drive_sync(self, asking: _Asking) -> _Answer:
         client = self.client
@@ -445,19 +480,42 @@ def _event_id(call: ToolCall, digest: str) -> str:
 
 def _context(call: ToolCall, digest: str | None) -> dict[str, Any]:
     """What the log says about where the call came from: ids, never contents."""
-    context: dict[str, Any] = {
+    call_id, run, told = call.call_id, call.run, call.context
+    if len(told) <= _MOST_IDS:
+        try:
+            # One look at all of them together; nearly always every id is short and plain.
+            together = "".join((call.tool, call_id or "", run or "", *told, *told.values()))
+        except TypeError:
+            pass  # there are numbers among them
+        else:
+            if len(together) <= _LONGEST_ID and together.isascii() and "\0" not in together:
+                context = {
+                    **told,
+                    "framework": call.framework,
+                    "tool": call.tool,
+                    "kind": call.kind,
+                    "attempt": call.attempt,
+                }
+                if call_id is not None:
+                    context["call_id"] = call_id
+                if run is not None:
+                    context["run"] = run
+                if digest is not None:
+                    context["arguments_digest"] = digest
+                return context
+    context = {
         "framework": call.framework,
         "tool": _recordable(call.tool),
         "kind": call.kind,
         "attempt": call.attempt,
     }
-    if call.call_id is not None:
-        context["call_id"] = _recordable(call.call_id)
-    if call.run is not None:
-        context["run"] = _recordable(call.run)
+    if call_id is not None:
+        context["call_id"] = _recordable(call_id)
+    if run is not None:
+        context["run"] = _recordable(run)
     if digest is not None:
         context["arguments_digest"] = digest
-    for name, value in islice(call.context.items(), _MOST_IDS):
+    for name, value in islice(told.items(), _MOST_IDS):
         if isinstance(value, str | int):
             exact = isinstance(value, int) and abs(value) < 2**53
             context.setdefault(_recordable(str(name)), value if exact else _recordable(str(value)))
