@@ -32,7 +32,7 @@ from agentlattice_core.errors import (
     IllegalTransitionError,
     InvalidRequestError,
 )
-from agentlattice_core.results import ActionResult
+from agentlattice_core.results import ActionOptions, ActionResult
 from agentlattice_core.toolcalls.arguments import (
     Arguments,
     canonical_arguments,
@@ -61,6 +61,7 @@ _MAX_REMEMBERED: Final = 4096
 _LONGEST_ID: Final = 300
 _MOST_IDS: Final = 20
 _LONGEST_MESSAGE: Final = 2000
+_NONE: Final[frozenset[str]] = frozenset()
 _RAN: Final = ("started", "succeeded", "failed", "unknown")
 _Ask = tuple[str, tuple[Any, ...], dict[str, Any]]
 _Answer = Permit | Denial
@@ -74,7 +75,9 @@ class _Prepared:
     call: ToolCall
     mapping: ToolMapping
     arguments: Arguments
-    action: MappedAction
+    options: ActionOptions
+    trusted: frozenset[str]
+    constant: frozenset[str]
     context: dict[str, Any]
 
     @property
@@ -137,9 +140,9 @@ class ToolGate:
                 try:
                     result = self.client.execute_sync(
                         ready.mapping.action_type,
-                        ready.action.options,
+                        ready.options,
                         context=ready.context,
-                        trusted=ready.action.trusted,
+                        trusted=ready.trusted,
                     )
                 except InvalidRequestError as error:
                     answer = self._drive_sync(self._not_recordable(ready, error))
@@ -161,9 +164,9 @@ class ToolGate:
                 try:
                     result = await self.client.execute(
                         ready.mapping.action_type,
-                        ready.action.options,
+                        ready.options,
                         context=ready.context,
-                        trusted=ready.action.trusted,
+                        trusted=ready.trusted,
                     )
                 except InvalidRequestError as error:
                     answer = await self._drive(self._not_recordable(ready, error))
@@ -221,7 +224,7 @@ class ToolGate:
 
     def _resumed(self, prepared: _Prepared) -> _Asking:
         """Take up an answer that this call is still waiting for; ask if there is none."""
-        event_id = prepared.action.options.event_id
+        event_id = prepared.options.event_id
         deferrals = self._deferrals
         earlier = deferrals.claimed(event_id)
         if earlier is not None:
@@ -240,8 +243,8 @@ class ToolGate:
         try:
             result = yield (
                 "execute",
-                (prepared.mapping.action_type, prepared.action.options),
-                {"context": prepared.context, "trusted": prepared.action.trusted},
+                (prepared.mapping.action_type, prepared.options),
+                {"context": prepared.context, "trusted": prepared.trusted},
             )
         except InvalidRequestError as error:
             return (yield from self._not_recordable(prepared, error))
@@ -296,7 +299,7 @@ class ToolGate:
             result,
             tool=prepared.call.tool,
             action_type=prepared.mapping.action_type,
-            constant=prepared.action.constant,
+            constant=prepared.constant,
         )
 
     def _already(self, prepared: _Prepared, result: ActionResult) -> Denial:
@@ -328,15 +331,17 @@ class ToolGate:
         shown = redactor.redact_canonical(decided, arguments.encoded)
         digest = arguments.digest if shown is decided and not arguments.hidden else digest_of(shown)
         event_id = None if call.identity is None else _event_id(call, digest)
-        action = mapping.build(shown, arguments.copy, call.on_behalf_of, event_id)
-        if mapping.computes:
-            _redact_computed(action, redactor)
         context = _context(call, digest)
         if arguments.ignored:
             context["ignored_arguments"] = [
                 _recordable(redact_text(name)) for name in arguments.ignored[:_MOST_IDS]
             ]
-        return _Prepared(call, mapping, arguments, action, context)
+        if not mapping.computes:
+            options = ActionOptions(metadata=shown, event_id=event_id, on_behalf_of=call.on_behalf_of)
+            return _Prepared(call, mapping, arguments, options, _NONE, _NONE, context)
+        action = mapping.build(shown, arguments.copy, call.on_behalf_of, event_id)
+        _redact_computed(action, redactor)
+        return _Prepared(call, mapping, arguments, action.options, action.trusted, action.constant, context)
 
     def _permit(self, prepared: _Prepared, result: ActionResult) -> Permit:
         arguments, call = prepared.arguments, prepared.call

@@ -257,7 +257,12 @@ def _is_clear(value: Any) -> bool:
         return bool(-_LEAST_CARD < value < _LEAST_CARD)
     if kind is dict:
         for name, member in value.items():
-            if not (_clear_name(name) and _is_clear(member)):
+            if not _clear_name(name):
+                return False
+            if type(member) is str:
+                if len(member) >= _LEAST_SHAPE and not _clear_text(member):
+                    return False
+            elif not _is_clear(member):
                 return False
         return True
     if kind is list:
