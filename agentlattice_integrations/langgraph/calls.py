@@ -30,6 +30,8 @@ FRAMEWORK = "langgraph"
 _MCP_MODULE = "langchain_mcp_adapters"
 _HANDOFF_MARK = "__handoff_destination"
 _REMEMBERED_CALLS = 8192
+# Where LangGraph's configuration holds an id, and what the log calls it.
+_IDS = (("thread_id", "thread_id"), ("checkpoint_ns", "checkpoint_ns"), ("__pregel_task_id", "task_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,12 @@ class ToolFacts:
         """The facts of a tool of which only the name is known."""
         return cls(name, kind, None, frozenset(), "input")
 
-    def model_arguments(self, tool_input: str | Mapping[str, Any]) -> dict[str, Any]:
-        """The part of what the tool is about to receive that the model, or another caller, chose."""
+    def model_arguments(self, tool_input: str | Mapping[str, Any]) -> Mapping[str, Any]:
+        """The part of what the tool is about to receive that the model, or another caller, chose; only to be read."""
         if isinstance(tool_input, str):
             return {self.single: tool_input}
         if not self.injected:
-            return dict(tool_input)
+            return tool_input
         return {name: value for name, value in tool_input.items() if name not in self.injected}
 
 
@@ -158,7 +160,7 @@ def make_call(
     attempts: Attempts,
 ) -> ToolCall:
     """The call as the gate sees it. `target` is what a mapping may hang on."""
-    configurable: Mapping[str, Any] = (config or {}).get("configurable") or {}
+    configurable: Mapping[str, Any] = (config and config.get("configurable")) or {}
     identity = _identity(configurable, call_id, facts.name)
     thread = configurable.get("thread_id")
     return ToolCall(
@@ -194,11 +196,7 @@ def _times_resumed(scratchpad: Any) -> int:
 
 def _context(configurable: Mapping[str, Any], call_id: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key, name in (
-        ("thread_id", "thread_id"),
-        ("checkpoint_ns", "checkpoint_ns"),
-        ("__pregel_task_id", "task_id"),
-    ):
+    for key, name in _IDS:
         value = configurable.get(key)
         if value:
             found[name] = str(value)

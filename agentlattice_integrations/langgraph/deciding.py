@@ -155,7 +155,10 @@ class CallGate:
         return None
 
     def _given_for(self, ticket: Ticket, subject: Subject) -> bool:
-        return ticket.tool == subject.origin.name and self.asks_as(ticket.gate, subject.origin)
+        origin = subject.origin
+        return ticket.tool == origin.name and (
+            ticket.gate is self.gate or self.asks_as(ticket.gate, origin)
+        )
 
     def asks_as(self, other: ToolGate, tool: BaseTool) -> bool:
         """Whether `other` asks the same client the same question about `tool`."""

@@ -78,7 +78,7 @@ def without_hosted(request: ModelRequest[Any]) -> ModelRequest[Any]:
 def hosted_calls(messages: Sequence[BaseMessage]) -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
     """The calls that the provider ran by itself, as name, arguments and id."""
     for message in messages:
-        if not isinstance(message, AIMessage) or isinstance(message.content, str):
+        if isinstance(message.content, str) or not isinstance(message, AIMessage):
             continue
         for block in message.content_blocks:
             if block["type"] == "server_tool_call":

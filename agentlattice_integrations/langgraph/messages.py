@@ -44,9 +44,9 @@ def denial_message(denial: Denial, name: str, call_id: str | None) -> ToolMessag
 
 def report_result(permit: Permit, output: Any) -> None:
     """Report how a tool that returned went: an error message of its own counts as a failure."""
-    messages = output if isinstance(output, list) else (output,)
-    for message in messages:
-        if isinstance(message, ToolMessage) and message.status == "error":
+    for message in output if isinstance(output, list) else (output,):
+        # The type first: asking whether something is an instance of a pydantic model is slow.
+        if (type(message) is ToolMessage or isinstance(message, ToolMessage)) and message.status == "error":
             permit.failed(message.text[:1000] or "the tool answered with an error")
             return
     permit.succeeded()

@@ -14,12 +14,14 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from langchain.agents.middleware import AgentMiddleware, hook_config
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
 from langchain_core.messages import ToolMessage
+from langchain_core.runnables import RunnableBinding
 from langchain_core.tools import BaseTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
@@ -45,6 +47,22 @@ __all__ = ["GovernanceMiddleware"]
 _log = logging.getLogger("agentlattice")
 
 _RAN = "the provider ran the tool by itself; it could not be asked about beforehand"
+
+
+class _Seen(NamedTuple):
+    """What was last offered to which model. `local`: neither can bring a provider's tool, or come to bring one."""
+
+    tools: tuple[Any, ...]
+    model: Any
+    local: bool
+
+    @classmethod
+    def of(cls, request: ModelRequest[Any]) -> _Seen:
+        """What `request` offers. Dicts, and what is bound to a model, may change while they stay the same objects."""
+        local = not isinstance(request.model, RunnableBinding) and all(
+            isinstance(tool, BaseTool) for tool in request.tools
+        )
+        return cls(tuple(request.tools), request.model, local)
 
 
 class GovernanceMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -82,7 +100,7 @@ class GovernanceMiddleware(AgentMiddleware[Any, Any, Any]):
         self.explain_return_direct = explain_return_direct
         self.gate = CallGate(client, options)
         self._wrappers = CallWrappers(self.gate)
-        self._seen: frozenset[int] = frozenset()
+        self._seen = _Seen((), None, local=False)
 
     @property
     def name(self) -> str:
@@ -120,10 +138,16 @@ class GovernanceMiddleware(AgentMiddleware[Any, Any, Any]):
         return response
 
     def _offered(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
-        present = frozenset(map(id, request.tools))
-        if present != self._seen:
+        tools, seen = request.tools, self._seen
+        if (
+            request.model is not seen.model
+            or len(tools) != len(seen.tools)
+            or not all(map(operator.is_, tools, seen.tools))
+        ):
             self._note_tools(request)
-            self._seen = present
+            self._seen = _Seen.of(request)
+        elif seen.local and not request.model_settings:
+            return request
         hosted = offered_hosted(request)
         if not hosted:
             return request

@@ -11,7 +11,7 @@ interceptor. The first of them decides; the others find its ticket.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from agentlattice_integrations.langgraph.messages import report_error, report_re
 __all__ = ["Ticket", "Tickets", "current_tickets"]
 
 Stage = Literal["decided", "running", "entered", "replaced"]
+_UNCHANGEABLE = frozenset({str, int, float, bool, type(None)})
 
 
 class Ticket:
@@ -47,8 +48,16 @@ class Ticket:
 
     def covers(self, arguments: Mapping[str, Any]) -> bool:
         """Whether `arguments`, about to be used, are the ones that were decided on."""
+        decided = self.permit.arguments
+        if len(arguments) == len(decided) and all(
+            [
+                decided.get(name, self) is value and type(value) in _UNCHANGEABLE
+                for name, value in arguments.items()
+            ]
+        ):
+            return True
         try:
-            if orjson.dumps(arguments) == orjson.dumps(self.permit.arguments):
+            if orjson.dumps(arguments) == orjson.dumps(decided):
                 return True
         except TypeError:
             pass  # not plain JSON as it stands; the permit knows how such values were read
@@ -75,12 +84,15 @@ class Ticket:
 _INNERMOST: ContextVar[Ticket | None] = ContextVar("agentlattice_langgraph_ticket", default=None)
 
 
-def current_tickets() -> Iterator[Ticket]:
+def current_tickets() -> Sequence[Ticket]:
     """The tickets of this task or thread, the innermost call first."""
     ticket = _INNERMOST.get()
-    while ticket is not None:
-        yield ticket
-        ticket = ticket.outer
+    if ticket is None:
+        return ()
+    found = [ticket]
+    while (ticket := ticket.outer) is not None:
+        found.append(ticket)
+    return found
 
 
 class Tickets(list[Ticket]):

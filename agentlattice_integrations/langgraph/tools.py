@@ -160,8 +160,11 @@ class _Governance:
 
     def enter(self) -> bool:
         """Whether it is the tool that calls the function inside it: then every gate has a ticket for it, good once."""
-        entered = [guard.gate.enter(guard.subject) for guard in self.gates]
-        return None not in entered
+        entered = True
+        for guard in self.gates:
+            if guard.gate.enter(guard.subject) is None:
+                entered = False
+        return entered
 
 
 def _of(tool: BaseTool) -> _Governance:
@@ -251,7 +254,9 @@ def _run(base: type[BaseTool]) -> Callable[..., Any]:
             return _denied_output(tickets, self.name, call_id)
         with tickets.take("running"):
             try:
-                output = original(self, _input_for(tickets, tool_input), *args, **kwargs)
+                if not isinstance(tool_input, str):
+                    tool_input = {**tool_input, **tickets.arguments}
+                output = original(self, tool_input, *args, **kwargs)
             except BaseException as error:
                 tickets.raised(error)
                 raise
@@ -275,7 +280,9 @@ def _arun(base: type[BaseTool]) -> Callable[..., Any]:
             return _denied_output(tickets, self.name, call_id)
         with tickets.take("running"):
             try:
-                output = await original(self, _input_for(tickets, tool_input), *args, **kwargs)
+                if not isinstance(tool_input, str):
+                    tool_input = {**tool_input, **tickets.arguments}
+                output = await original(self, tool_input, *args, **kwargs)
             except BaseException as error:
                 tickets.raised(error)
                 raise
@@ -288,10 +295,6 @@ def _arun(base: type[BaseTool]) -> Callable[..., Any]:
 def _denied_output(denial: Denial, name: str, call_id: str | None) -> ToolMessage | str:
     """A tool called by code and not by a model's call answers with its bare content, so a denial does too."""
     return denial.text if call_id is None else denial_message(denial, name, call_id)
-
-
-def _input_for(tickets: Tickets, tool_input: str | dict[str, Any]) -> str | dict[str, Any]:
-    return tool_input if isinstance(tool_input, str) else {**tool_input, **tickets.arguments}
 
 
 # --- the function inside --------------------------------------------------------------------------------------------

@@ -145,10 +145,10 @@ def _with_tool(request: ToolCallRequest, tool: BaseTool) -> ToolCallRequest:
 
 
 def _settle(ticket: Ticket, output: Any) -> None:
-    """Report for a call whose tool did not report for itself."""
+    """Report for a call whose tool did not report for itself, as one that took the ticket has."""
     if ticket.stage == "replaced":
         ticket.permit.failed(
             "the arguments were changed after the decision, so the call was decided on again"
         )
-    else:
+    elif ticket.stage == "decided":
         report_result(ticket.permit, output)

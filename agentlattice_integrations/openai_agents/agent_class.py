@@ -8,13 +8,17 @@
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any, Protocol
 
 from agents import RunContextWrapper
 
-__all__ = ["AgentGovernor", "agent_governor", "governed_agent_class"]
+__all__ = ["SEEN_HANDOFFS", "SEEN_TOOLS", "AgentGovernor", "agent_governor", "governed_agent_class"]
 
 _GOVERNOR = "agentlattice_governor"
+# Where an agent holds, as a tuple, the very things that were governed when its list was last read.
+SEEN_TOOLS = "agentlattice_seen_tools"
+SEEN_HANDOFFS = "agentlattice_seen_handoffs"
 
 
 class AgentGovernor(Protocol):
@@ -33,7 +37,7 @@ class AgentGovernor(Protocol):
         ...
 
     def acts(self, context: RunContextWrapper[Any], agent: Any) -> None:
-        """Note which agent is acting in a run."""
+        """Note which agent, one that has hand-offs, is acting in a run."""
         ...
 
 
@@ -46,9 +50,14 @@ def governed_agent_class(base: type[Any], governor: AgentGovernor) -> type[Any]:
     """The subclass of `base` for agents under `governor`."""
 
     class GovernedAgent(base):  # type: ignore[misc]
+        # The SDK reads both lists several times a turn, so that nothing has changed is seen here.
         @property
         def tools(self) -> Any:
-            return governor.own_tools(self, self.__dict__["tools"])
+            own = self.__dict__
+            tools, seen = own["tools"], own.get(SEEN_TOOLS)
+            if seen is not None and type(tools) is list and len(tools) == len(seen) and all(map(is_, tools, seen)):
+                return tools
+            return governor.own_tools(self, tools)
 
         @tools.setter
         def tools(self, value: Any) -> None:
@@ -56,7 +65,16 @@ def governed_agent_class(base: type[Any], governor: AgentGovernor) -> type[Any]:
 
         @property
         def handoffs(self) -> Any:
-            return governor.own_handoffs(self, self.__dict__["handoffs"])
+            own = self.__dict__
+            handoffs, seen = own["handoffs"], own.get(SEEN_HANDOFFS)
+            if (
+                seen is not None
+                and type(handoffs) is list
+                and len(handoffs) == len(seen)
+                and all(map(is_, handoffs, seen))
+            ):
+                return handoffs
+            return governor.own_handoffs(self, handoffs)
 
         @handoffs.setter
         def handoffs(self, value: Any) -> None:
@@ -67,7 +85,8 @@ def governed_agent_class(base: type[Any], governor: AgentGovernor) -> type[Any]:
             return governor.run_time_tools(self, found, from_servers=True)
 
         async def get_all_tools(self, run_context: RunContextWrapper[Any]) -> list[Any]:
-            governor.acts(run_context, self)
+            if self.__dict__.get("handoffs"):
+                governor.acts(run_context, self)
             found = await super().get_all_tools(run_context)
             return governor.run_time_tools(self, found, from_servers=False)
 

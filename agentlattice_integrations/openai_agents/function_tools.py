@@ -106,7 +106,7 @@ class Seat:
         held.used = True
         inner = running.set(held)
         outer = enclosing_call.set(_identity_within(held, context)) if self.kind == "agent" else None
-        span = get_current_span()
+        span = get_current_span() if held.call.run is not None else None  # without a trace there is none
         error_before = span.error if span is not None else None
         try:
             result = await invoke(context, arguments)
@@ -242,7 +242,7 @@ def govern_function_tool(
 
 def is_governed(tool: FunctionTool) -> bool:
     """Whether the gate stands before this tool."""
-    return seat_of(tool) is not None
+    return getattr(tool.on_invoke_tool, _SEAT, None) is not None
 
 
 def seat_of(tool: FunctionTool) -> Seat | None:
@@ -391,8 +391,10 @@ def _asked_before_approval(context: ToolContext[Any], tool: FunctionTool, *, cer
 
     With our invoker behind the guardrail a wrong yes does no harm, the invoker decides. Without, it must be `certain`.
     """
+    if tool.needs_approval is False:
+        return False
     execution = getattr(context.run_config, "tool_execution", None)
-    if not getattr(execution, "pre_approval_tool_input_guardrails", False) or tool.needs_approval is False:
+    if not getattr(execution, "pre_approval_tool_input_guardrails", False):
         return False
     if certain and tool.needs_approval is not True:
         return False

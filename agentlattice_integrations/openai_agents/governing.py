@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +35,12 @@ from agentlattice_core.toolcalls.call import CallKind, OnApproval
 from agentlattice_core.toolcalls.coverage import Coverage
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_core.toolcalls.mapping import ActionTable
-from agentlattice_integrations.openai_agents.agent_class import agent_governor, governed_agent_class
+from agentlattice_integrations.openai_agents.agent_class import (
+    SEEN_HANDOFFS,
+    SEEN_TOOLS,
+    agent_governor,
+    governed_agent_class,
+)
 from agentlattice_integrations.openai_agents.computer import SKIPPED_WHY, govern_computer
 from agentlattice_integrations.openai_agents.executors import (
     govern_apply_patch,
@@ -46,6 +50,7 @@ from agentlattice_integrations.openai_agents.executors import (
 )
 from agentlattice_integrations.openai_agents.function_tools import (
     govern_function_tool,
+    is_governed,
     kind_of,
     mapping_target,
     seat_of,
@@ -73,8 +78,6 @@ _EFFECTS: dict[type[Any], str] = {
     ComputerTool: "computer",
     HostedMCPTool: "on_approval_request",
 }
-_SEEN_TOOLS = "agentlattice_seen_tools"
-_SEEN_HANDOFFS = "agentlattice_seen_handoffs"
 _TOOL_TYPES = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(Tool))
 
 
@@ -218,25 +221,30 @@ class _Governing:
             )
 
     def own_tools(self, agent: Any, tools: Any) -> Any:
-        if not isinstance(tools, list) or _unchanged(agent, _SEEN_TOOLS, tools):
+        if not isinstance(tools, list):
             return tools
         with self.governor.lock:
             governed = [self.tool(tool, agent) for tool in tools]
             tools[:] = [tool for tool in governed if tool is not None]
-            agent.__dict__[_SEEN_TOOLS] = tuple(tools)
+            agent.__dict__[SEEN_TOOLS] = tuple(tools)
         return tools
 
     def own_handoffs(self, agent: Any, handoffs: Any) -> Any:
-        if not isinstance(handoffs, list) or _unchanged(agent, _SEEN_HANDOFFS, handoffs):
+        if not isinstance(handoffs, list):
             return handoffs
         with self.governor.lock:
             handoffs[:] = [self.handoff(item, agent) for item in handoffs]
-            agent.__dict__[_SEEN_HANDOFFS] = tuple(handoffs)
+            agent.__dict__[SEEN_HANDOFFS] = tuple(handoffs)
         return handoffs
 
     def run_time_tools(self, agent: Any, tools: list[Any], *, from_servers: bool) -> list[Any]:
-        governed = [self.tool(tool, agent, from_server=from_servers) for tool in tools]
-        return [tool for tool in governed if tool is not None]
+        governed = []
+        for tool in tools:
+            if isinstance(tool, FunctionTool) and is_governed(tool):
+                governed.append(tool)
+            elif (found := self.tool(tool, agent, from_server=from_servers)) is not None:
+                governed.append(found)
+        return governed
 
     def acts(self, context: RunContextWrapper[Any], agent: Any) -> None:
         # The SDK may run a clone of the agent that the application knows; a hand-off must go back to the latter.
@@ -318,12 +326,6 @@ class _Governing:
         self.governor.coverage.add(
             name, kind=kind, action_type=action_type, owner=_name_or_none(agent), why=why
         )
-
-
-def _unchanged(agent: Any, seen: str, items: list[Any]) -> bool:
-    """Whether a list holds the very things that were governed when it was last read, several times a turn."""
-    known = agent.__dict__.get(seen)
-    return known is not None and len(known) == len(items) and all(map(operator.is_, known, items))
 
 
 def _governor_of(item: Any) -> Governor | None:

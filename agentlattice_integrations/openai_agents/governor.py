@@ -89,7 +89,8 @@ class HeldPermit:
             self.permit.abandoned("the call was allowed, and the tool was not started")
 
     def __del__(self) -> None:
-        self.drop()
+        if not self.used:
+            self.drop()
 
 
 running: ContextVar[HeldPermit | None] = ContextVar("agentlattice_running", default=None)
@@ -194,7 +195,7 @@ class Governor:
 
     async def decide(self, call: ToolCall) -> Permit | Denial:
         """Ask the gate; the answer is a span of the current trace, if there is one."""
-        if trace_id() is None:
+        if call.run is None or trace_id() is None:
             return await self.gate.authorize(call)
         noted: dict[str, Any] = {"tool": call.tool}
         with custom_span("agentlattice decision", noted):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -22,7 +23,6 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -39,8 +39,22 @@ _PLAIN_ONLY = (
     | orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
+# Never larger than a payload may be, also where JSON writes every character as six bytes.
+_SIMPLE_MEMBERS = 16
+_SIMPLE_LENGTH = 1024
+_SIMPLE_INTEGER = 2**53
 # pydantic shows every SecretStr as this, so two different secrets would otherwise have one digest.
 _HIDDEN = b'"**********"'
+
+
+# hashlib looks the algorithm up in OpenSSL for each digest, which takes several times as long as hashing a call.
+try:
+    from _sha2 import sha256 as _sha256  # since Python 3.12
+except ImportError:
+    try:
+        from _sha256 import sha256 as _sha256
+    except ImportError:
+        _sha256 = hashlib.sha256
 
 
 @dataclass(slots=True)
@@ -77,8 +91,10 @@ def canonical_arguments(
     the framework adds, which are left out. Empty text means no arguments. Raises InvalidRequestError saying what is
     wrong and where.
     """
-    if isinstance(raw, str | bytes | bytearray):
-        members: Mapping[str, Any] = _parsed(raw)
+    if type(raw) is dict:
+        members: Mapping[str, Any] = raw
+    elif isinstance(raw, str | bytes | bytearray):
+        members = _parsed_simply(raw) or _parsed(raw)
     elif isinstance(raw, Mapping):
         members = raw
     else:
@@ -87,21 +103,23 @@ def canonical_arguments(
         )
     if injected and not injected.isdisjoint(members):
         members = {name: value for name, value in members.items() if name not in injected}
-    given, encoded = _plain_copy(members, _WHERE)
     fields = _fields_of(schema)
     if fields is None:
-        return Arguments(given, given, encoded, hashlib.sha256(encoded).hexdigest())
+        given, encoded = _plain_copy(members, _WHERE)
+        return Arguments(given, given, encoded, _sha256(encoded).hexdigest())
+    # The text of `given` is asked for only where the digest commits to it.
+    given = dict(members) if _is_simple(members) else _plain_copy(members, _WHERE)[0]
     decided, ignored = _validated(schema, fields, given)
-    given_encoded = encoded
     decided, encoded = _plain_copy(decided, _WHERE)
-    hidden = _HIDDEN in encoded
-    hashed = encoded + given_encoded if hidden else encoded
-    return Arguments(given, decided, encoded, hashlib.sha256(hashed).hexdigest(), ignored, hidden)
+    if _HIDDEN in encoded:
+        hashed = encoded + orjson.dumps(given, option=_EXACT)
+        return Arguments(given, decided, encoded, _sha256(hashed).hexdigest(), ignored, hidden=True)
+    return Arguments(given, decided, encoded, _sha256(encoded).hexdigest(), ignored)
 
 
 def digest_of(value: Any) -> str:
     """The digest (64 hex digits) of a plain JSON value."""
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return _sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def lenient_arguments(raw: Mapping[str, Any] | str | bytes, injected: frozenset[str]) -> dict[str, Any]:
@@ -124,6 +142,29 @@ def plain_json(value: Any, where: str) -> tuple[Any, bytes]:
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
+
+
+def _parsed_simply(text: str | bytes | bytearray) -> dict[str, Any] | None:
+    """The object in a short text without escapes and fractions; None where it takes a closer look.
+
+    Each member has two quotes for its name, and two more if it is text. A name that stands twice leaves one member and
+    more quotes than that; so does anything nested.
+    """
+    if type(text) is not str or len(text) > _SIMPLE_LENGTH or "\\" in text:
+        return None
+    try:
+        value = orjson.loads(text)
+    except ValueError:
+        return None
+    if not _is_simple(value):
+        return None
+    quotes = 0
+    for member in value.values():
+        kind = type(member)
+        if kind is float:
+            return None
+        quotes += 4 if kind is str else 2
+    return value if text.count('"') == quotes else None
 
 
 def _parsed(text: str | bytes | bytearray) -> dict[str, Any]:
@@ -194,8 +235,35 @@ def _noun(value: Any) -> str:
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
+def _is_simple(members: Any) -> bool:
+    """Whether this is a short object of short plain values, none of which can be changed or needs a closer look.
+
+    What is simple is valid as it stands, and a shallow copy of it is a deep one.
+    """
+    if type(members) is not dict or len(members) > _SIMPLE_MEMBERS:
+        return False
+    for name, value in members.items():
+        kind = type(value)
+        if kind is str:
+            if len(value) > _SIMPLE_LENGTH or not value.isascii() or "\0" in value:
+                return False
+        elif kind is int:
+            if not -_SIMPLE_INTEGER < value < _SIMPLE_INTEGER:
+                return False
+        elif kind is float:
+            if not -_SIMPLE_INTEGER < value < _SIMPLE_INTEGER:  # nor infinite, nor NaN
+                return False
+        elif value is not None and kind is not bool:
+            return False
+        if type(name) is not str or len(name) > _SIMPLE_LENGTH or not name.isascii() or "\0" in name:
+            return False
+    return True
+
+
 def _plain_copy(members: Any, where: str) -> tuple[Any, bytes]:
-    """A deep copy of plain JSON and its canonical text. The common case never walks the values in Python."""
+    """A deep copy of plain JSON and its canonical text. The common case never walks far in Python."""
+    if _is_simple(members):
+        return dict(members), orjson.dumps(members, option=_EXACT)
     try:
         encoded = orjson.dumps(members, option=_PLAIN_ONLY)
     except (TypeError, ValueError, RecursionError):
@@ -259,19 +327,20 @@ def _name(name: Any, where: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
-    """What has to be known about a model's fields, as they were when `validator` was built.
+    """What has to be known about the fields of `model`, as they were when `validator` was built.
 
     `known` are the top-level member names from which a field may be filled, `computed` the fields whose default is made
     anew for each call.
     """
 
+    model: weakref.ref[type]
     validator: object
     known: frozenset[str]
     computed: tuple[tuple[str, Any], ...]
 
 
 # Asking a model about its fields takes longer than validating with it. Rebuilding a model gives it another validator.
-_FIELDS: WeakKeyDictionary[type, _Fields] = WeakKeyDictionary()
+_FIELDS: dict[int, _Fields] = {}
 
 
 def _fields_of(schema: Any) -> _Fields | None:
@@ -279,8 +348,9 @@ def _fields_of(schema: Any) -> _Fields | None:
     if not isinstance(schema, type):
         return None
     validator = getattr(schema, "__pydantic_validator__", None)
-    remembered = _FIELDS.get(schema)
-    if remembered is not None and remembered.validator is validator:
+    key = id(schema)
+    remembered = _FIELDS.get(key)
+    if remembered is not None and remembered.validator is validator and remembered.model() is schema:
         return remembered
     if not (hasattr(schema, "model_validate") and hasattr(schema, "model_fields")):
         return None
@@ -290,9 +360,11 @@ def _fields_of(schema: Any) -> _Fields | None:
         for name, field in model.model_fields.items()
         if getattr(field, "default_factory", None) is not None
     ]
-    fields = _Fields(validator, _known_names(model), tuple(computed))
+    fields = _Fields(
+        weakref.ref(schema, lambda _: _FIELDS.pop(key, None)), validator, _known_names(model), tuple(computed)
+    )
     if validator is not None:
-        _FIELDS[schema] = fields
+        _FIELDS[key] = fields
     return fields
 
 

@@ -21,9 +21,9 @@ CallKind = Literal["function", "mcp", "handoff", "agent", "hosted", "executor"]
 OnApproval = Literal["pause", "wait", "defer"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToolCall:
-    """One call of one tool, as the framework is about to make it.
+    """One call of one tool, as the framework is about to make it. Nobody changes it once it is made.
 
     `arguments` is what the tool will receive: a mapping, or the raw text the model wrote (then it must be a JSON
     object). `schema` is the tool's JSON Schema or pydantic model, used to canonicalise the arguments where the

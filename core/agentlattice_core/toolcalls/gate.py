@@ -32,7 +32,7 @@ from agentlattice_core.errors import (
     IllegalTransitionError,
     InvalidRequestError,
 )
-from agentlattice_core.results import ActionResult
+from agentlattice_core.results import ActionOptions, ActionResult
 from agentlattice_core.toolcalls.arguments import (
     Arguments,
     canonical_arguments,
@@ -61,6 +61,7 @@ _MAX_REMEMBERED: Final = 4096
 _LONGEST_ID: Final = 300
 _MOST_IDS: Final = 20
 _LONGEST_MESSAGE: Final = 2000
+_NONE: Final[frozenset[str]] = frozenset()
 _RAN: Final = ("started", "succeeded", "failed", "unknown")
 _Ask = tuple[str, tuple[Any, ...], dict[str, Any]]
 _Answer = Permit | Denial
@@ -74,7 +75,9 @@ class _Prepared:
     call: ToolCall
     mapping: ToolMapping
     arguments: Arguments
-    action: MappedAction
+    options: ActionOptions
+    trusted: frozenset[str]
+    constant: frozenset[str]
     context: dict[str, Any]
 
     @property
@@ -130,11 +133,52 @@ class ToolGate:
 
     def authorize_sync(self, call: ToolCall) -> Permit | Denial:
         """Decide on `call`. Blocks while a person is asked, if the gate waits for approvals. Never raises."""
-        return self._answer_sync(call, self._authorize(call))
+        try:
+            ready = self._ready(call)
+            if isinstance(ready, _Prepared):
+                # What nearly every call is: one question, answered with the claim.
+                try:
+                    result = self.client.execute_sync(
+                        ready.mapping.action_type,
+                        ready.options,
+                        context=ready.context,
+                        trusted=ready.trusted,
+                    )
+                except InvalidRequestError as error:
+                    answer = self._drive_sync(self._not_recordable(ready, error))
+                else:
+                    if _held(result):
+                        return self._permit(ready, result)
+                    answer = self._drive_sync(self._answered(ready, result))
+            else:
+                answer = self._drive_sync(ready)
+        except Exception as error:
+            answer = self._failed(call, error)
+        return self._observed(call, answer) if isinstance(answer, Denial) else answer
 
     async def authorize(self, call: ToolCall) -> Permit | Denial:
         """As `authorize_sync`, without blocking the event loop."""
-        return await self._answer(call, self._authorize(call))
+        try:
+            ready = self._ready(call)
+            if isinstance(ready, _Prepared):
+                try:
+                    result = await self.client.execute(
+                        ready.mapping.action_type,
+                        ready.options,
+                        context=ready.context,
+                        trusted=ready.trusted,
+                    )
+                except InvalidRequestError as error:
+                    answer = await self._drive(self._not_recordable(ready, error))
+                else:
+                    if _held(result):
+                        return self._permit(ready, result)
+                    answer = await self._drive(self._answered(ready, result))
+            else:
+                answer = await self._drive(ready)
+        except Exception as error:
+            answer = self._failed(call, error)
+        return self._observed(call, answer) if isinstance(answer, Denial) else answer
 
     def refuse_sync(self, call: ToolCall, reason: str, message: str) -> Denial:
         """Refuse `call` without asking policy, and record the attempt.
@@ -168,41 +212,49 @@ class ToolGate:
 
     # --- deciding: each step yields what to ask the client, so that both twins share every line ----------------------
 
-    def _authorize(self, call: ToolCall) -> _Asking:
+    def _ready(self, call: ToolCall) -> _Prepared | _Asking:
+        """The call, ready to be asked about; or what to do where it cannot be, or was asked about before."""
         try:
             prepared = self._prepare(call)
         except MappingError as error:
-            return (yield from self._refuse(call, self._action_type(call), "MAPPING_FAILED", error.message))
+            return self._refuse(call, self._action_type(call), "MAPPING_FAILED", error.message)
         except InvalidRequestError as error:
-            return (
-                yield from self._refuse(call, self._action_type(call), "INVALID_ARGUMENTS", error.message)
-            )
-        event_id = prepared.action.options.event_id
+            return self._refuse(call, self._action_type(call), "INVALID_ARGUMENTS", error.message)
+        return self._resumed(prepared) if self._deferrals else prepared
+
+    def _resumed(self, prepared: _Prepared) -> _Asking:
+        """Take up an answer that this call is still waiting for; ask if there is none."""
+        event_id = prepared.options.event_id
         deferrals = self._deferrals
-        if deferrals:
-            earlier = deferrals.claimed(event_id)
-            if earlier is not None:
-                return self._already(prepared, ActionResult("executed", earlier))
-            key = prepared.deferral_key
-            for action_id in deferrals.open(key):
-                answer = yield from self._claim(prepared, action_id)
-                if answer is None:
-                    deferrals.drop(key, action_id)
-                    continue
-                if isinstance(answer, Permit):
-                    deferrals.claimed_by(event_id, action_id)
-                if isinstance(answer, Permit) or answer.status != "pending":
-                    deferrals.drop(key, action_id)
-                return answer
+        earlier = deferrals.claimed(event_id)
+        if earlier is not None:
+            return self._already(prepared, ActionResult("executed", earlier))
+        key = prepared.deferral_key
+        for action_id in deferrals.open(key):
+            answer = yield from self._claim(prepared, action_id)
+            if answer is None:
+                deferrals.drop(key, action_id)
+                continue
+            if isinstance(answer, Permit):
+                deferrals.claimed_by(event_id, action_id)
+            if isinstance(answer, Permit) or answer.status != "pending":
+                deferrals.drop(key, action_id)
+            return answer
         try:
             result = yield (
                 "execute",
-                (prepared.mapping.action_type, prepared.action.options),
-                {"context": prepared.context, "trusted": prepared.action.trusted},
+                (prepared.mapping.action_type, prepared.options),
+                {"context": prepared.context, "trusted": prepared.trusted},
             )
         except InvalidRequestError as error:
-            reason = "MAPPING_FAILED" if prepared.mapping.computes else "INVALID_ARGUMENTS"
-            return (yield from self._refuse(call, prepared.mapping.action_type, reason, error.message))
+            return (yield from self._not_recordable(prepared, error))
+        return (yield from self._answered(prepared, result))
+
+    def _not_recordable(self, prepared: _Prepared, error: InvalidRequestError) -> _Asking:
+        reason = "MAPPING_FAILED" if prepared.mapping.computes else "INVALID_ARGUMENTS"
+        return self._refuse(prepared.call, prepared.mapping.action_type, reason, error.message)
+
+    def _answered(self, prepared: _Prepared, result: ActionResult) -> _Asking:
         if result.observed:
             return self._permit(prepared, result)
         if result.status != "requested" or result.claim in _RAN:
@@ -214,7 +266,7 @@ class ToolGate:
         if answer is None:
             return self._already(prepared, result)
         if isinstance(answer, Denial) and answer.status == "pending":
-            deferrals.add(prepared.deferral_key, result.audit_event_id)
+            self._deferrals.add(prepared.deferral_key, result.audit_event_id)
         return answer
 
     def _claim(self, prepared: _Prepared, action_id: str) -> Generator[_Ask, ActionResult, _Answer | None]:
@@ -247,7 +299,7 @@ class ToolGate:
             result,
             tool=prepared.call.tool,
             action_type=prepared.mapping.action_type,
-            constant=prepared.action.constant,
+            constant=prepared.constant,
         )
 
     def _already(self, prepared: _Prepared, result: ActionResult) -> Denial:
@@ -279,15 +331,17 @@ class ToolGate:
         shown = redactor.redact_canonical(decided, arguments.encoded)
         digest = arguments.digest if shown is decided and not arguments.hidden else digest_of(shown)
         event_id = None if call.identity is None else _event_id(call, digest)
-        action = mapping.build(shown, arguments.copy, call.on_behalf_of, event_id)
-        if mapping.computes:
-            _redact_computed(action, redactor)
         context = _context(call, digest)
         if arguments.ignored:
             context["ignored_arguments"] = [
                 _recordable(redact_text(name)) for name in arguments.ignored[:_MOST_IDS]
             ]
-        return _Prepared(call, mapping, arguments, action, context)
+        if not mapping.computes:
+            options = ActionOptions(metadata=shown, event_id=event_id, on_behalf_of=call.on_behalf_of)
+            return _Prepared(call, mapping, arguments, options, _NONE, _NONE, context)
+        action = mapping.build(shown, arguments.copy, call.on_behalf_of, event_id)
+        _redact_computed(action, redactor)
+        return _Prepared(call, mapping, arguments, action.options, action.trusted, action.constant, context)
 
     def _permit(self, prepared: _Prepared, result: ActionResult) -> Permit:
         arguments, call = prepared.arguments, prepared.call
@@ -317,20 +371,6 @@ class ToolGate:
             return "tool"
 
     # --- driving ----------------------------------------------------------------------------------------------------
-
-    def _answer_sync(self, call: ToolCall, asking: _Asking) -> _Answer:
-        try:
-            answer = self._drive_sync(asking)
-        except Exception as error:
-            answer = self._failed(call, error)
-        return self._observed(call, answer) if isinstance(answer, Denial) else answer
-
-    async def _answer(self, call: ToolCall, asking: _Asking) -> _Answer:
-        try:
-            answer = await self._drive(asking)
-        except Exception as error:
-            answer = self._failed(call, error)
-        return self._observed(call, answer) if isinstance(answer, Denial) else answer
 
     def _drive_sync(self, asking: _Asking) -> _Answer:
         client = self.client
@@ -445,19 +485,42 @@ def _event_id(call: ToolCall, digest: str) -> str:
 
 def _context(call: ToolCall, digest: str | None) -> dict[str, Any]:
     """What the log says about where the call came from: ids, never contents."""
-    context: dict[str, Any] = {
+    call_id, run, told = call.call_id, call.run, call.context
+    if len(told) <= _MOST_IDS:
+        try:
+            # One look at all of them together; nearly always every id is short and plain.
+            together = "".join((call.tool, call_id or "", run or "", *told, *told.values()))
+        except TypeError:
+            pass  # there are numbers among them
+        else:
+            if len(together) <= _LONGEST_ID and together.isascii() and "\0" not in together:
+                context = {
+                    **told,
+                    "framework": call.framework,
+                    "tool": call.tool,
+                    "kind": call.kind,
+                    "attempt": call.attempt,
+                }
+                if call_id is not None:
+                    context["call_id"] = call_id
+                if run is not None:
+                    context["run"] = run
+                if digest is not None:
+                    context["arguments_digest"] = digest
+                return context
+    context = {
         "framework": call.framework,
         "tool": _recordable(call.tool),
         "kind": call.kind,
         "attempt": call.attempt,
     }
-    if call.call_id is not None:
-        context["call_id"] = _recordable(call.call_id)
-    if call.run is not None:
-        context["run"] = _recordable(call.run)
+    if call_id is not None:
+        context["call_id"] = _recordable(call_id)
+    if run is not None:
+        context["run"] = _recordable(run)
     if digest is not None:
         context["arguments_digest"] = digest
-    for name, value in islice(call.context.items(), _MOST_IDS):
+    for name, value in islice(told.items(), _MOST_IDS):
         if isinstance(value, str | int):
             exact = isinstance(value, int) and abs(value) < 2**53
             context.setdefault(_recordable(str(name)), value if exact else _recordable(str(value)))

@@ -105,7 +105,7 @@ class ToolMapping:
     - `amount`, `currency`, `beneficiary`, `category`, `on_behalf_of`: the action's fields of those names.
     - `redact`: further paths to redact for this tool; see `redaction`.
 
-    Raises InvalidRequestError when it is built for an action type outside the grammar, ValueError for anything else.
+    `computes` says whether anything beside the plain arguments goes into the action. Raises InvalidRequestError when it is built for an action type outside the grammar, ValueError for anything else.
     """
 
     action_type: str
@@ -118,7 +118,7 @@ class ToolMapping:
     on_behalf_of: Any = None
     redact: Sequence[str] = ()
     arguments: str | Sequence[str] = "all"
-    _plain: bool = field(init=False, repr=False, compare=False)
+    computes: bool = field(init=False, repr=False, compare=False)
     _constant: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -149,12 +149,7 @@ class ToolMapping:
         object.__setattr__(
             self, "_constant", frozenset(name for name, value in values.items() if not _dynamic(value))
         )
-        object.__setattr__(self, "_plain", not values and self.metadata is None and self.arguments == "all")
-
-    @property
-    def computes(self) -> bool:
-        """Whether anything beside the plain arguments goes into the action."""
-        return not self._plain
+        object.__setattr__(self, "computes", bool(values) or self.metadata is not None or self.arguments != "all")
 
     def build(
         self,
@@ -169,12 +164,6 @@ class ToolMapping:
         makes a copy of the unredacted ones for callables. Raises MappingError naming the field that could not be
         computed.
         """
-        if self._plain:
-            return MappedAction(
-                ActionOptions(metadata=shown, event_id=event_id, on_behalf_of=on_behalf_of),
-                frozenset(),
-                frozenset(),
-            )
         source = _Source(shown, copy)
         metadata = (
             dict(shown) if self.arguments == "all" else {n: shown[n] for n in self.arguments if n in shown}

@@ -152,6 +152,17 @@ _SUSPECT: Final = re2.compile(
     rb"|hooks\.slack\.com|sk-|[srp]k_(?:live|test)_|whsec_|AIza|ya29|npm_|hf_|pypi-|eyJ|://[^@]*@|\d(?:[ \-]?\d){12}"
     rb'|"[^"]*(?:pass|pwd|otp|cv[vc]|ssn|key|auth|cookie|credential|session|number|string)[^"]*":'
 )
+# The same for one short text in lower case, where the engine above would take longer to begin than to search. Each
+# choice is a piece that a shape cannot do without; addresses are looked for apart. Nothing repeats without a bound.
+_HINT: Final = re.compile(
+    r"pass(?:w|phrase)|secret|token|api[_\-]?key|access[_\-]?key|private[_\- ]?key|bearer|basic"
+    r"|a(?:kia|sia|gpa|ida|roa|npa|bia|cca)[a-z0-9]{16}|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|xapp-"
+    r"|hooks\.slack\.com|sk-[a-z0-9_\-]{20}|[srp]k_(?:live|test)_|whsec_|aiza|ya29|npm_|hf_|pypi-|eyj"
+    r"|[0-9](?:[ \-]?[0-9]){12}",
+    re.ASCII,
+)
+_SHORT: Final = 1024
+_LEAST_SHAPE: Final = 7
 _CARD_ISSUERS: Final = re.compile(
     r"4\d{12}(?:\d{3})?(?:\d{3})?|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
     r"|3[47]\d{13}|6(?:011|5\d\d|4[4-9]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}"
@@ -204,14 +215,14 @@ class Redactor:
 
     def redact_canonical(self, value: Any, encoded: bytes) -> Any:
         """As `redact`, for a value whose canonical JSON text is at hand: one look at it is usually enough."""
-        if (
-            self._hints is None
-            or not encoded.isascii()
-            or (self._hints and any(hint in encoded for hint in self._hints))
-            or _SUSPECT.search(encoded) is not None
-        ):
+        hints = self._hints
+        if hints is None or (hints and any(hint in encoded for hint in hints)):
             return self.redact(value)
-        return value
+        if len(encoded) <= _SHORT:
+            clear = _is_clear(value)
+        else:
+            clear = encoded.isascii() and _SUSPECT.search(encoded) is None
+        return value if clear else self.redact(value)
 
     def redact(self, value: Any) -> Any:
         """`value` (plain JSON) without secrets. The very same object if there are none."""
@@ -235,6 +246,37 @@ def _hints(paths: tuple[str, ...]) -> tuple[bytes, ...] | None:
             return None
         hints.append(orjson.dumps(last) + b":")
     return tuple(hints)
+
+
+def _is_clear(value: Any) -> bool:
+    """Whether there is certainly no secret in `value`, by names or shapes. May be wrong about suspecting only."""
+    kind = type(value)
+    if kind is str:
+        return len(value) < _LEAST_SHAPE or _clear_text(value)
+    if kind is int:
+        return bool(-_LEAST_CARD < value < _LEAST_CARD)
+    if kind is dict:
+        for name, member in value.items():
+            if not _clear_name(name):
+                return False
+            if type(member) is str:
+                if len(member) >= _LEAST_SHAPE and not _clear_text(member):
+                    return False
+            elif not _is_clear(member):
+                return False
+        return True
+    if kind is list:
+        return all(map(_is_clear, value))
+    return True
+
+
+def _clear_text(text: str) -> bool:
+    return text.isascii() and _HINT.search(text.lower()) is None and not ("@" in text and "://" in text)
+
+
+@lru_cache(maxsize=4096)
+def _clear_name(name: str) -> bool:
+    return not _secret_name(name) and (len(name) < _LEAST_SHAPE or _clear_text(name))
 
 
 class _Walk:
