@@ -20,11 +20,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
-from agentlattice_core import deadlines
+from agentlattice_core import deadlines, quorum, reevaluation
 from agentlattice_core.actions import Action, check_json
 from agentlattice_core.agents import agent_facts
 from agentlattice_core.batch import Batch
@@ -44,7 +44,6 @@ from agentlattice_core.stores.base import Document, Row
 from agentlattice_core.stores.projections import action_key, event_key
 
 __all__ = [
-    "GRANT_LIFE",
     "Caller",
     "abandon",
     "checked_context",
@@ -55,12 +54,10 @@ __all__ = [
     "record_claim_outcome",
     "refuse",
     "report",
+    "resolved_reason",
     "result_of",
     "stored_action",
 ]
-
-GRANT_LIFE = timedelta(hours=24)
-"""How long an approval may stay unused."""
 
 _STATUS = {
     "allow": "executed",
@@ -71,6 +68,10 @@ _STATUS = {
 _OUTCOMES = ("success", "failure", "partial")
 _CLAIM_OUTCOMES = ("succeeded", "failed", "unknown")
 _ZERO = Decimal(0)
+
+
+class _Rows(Protocol):
+    def row(self, index: int) -> Row | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def result_of(batch: Batch, nonce: str, start: int) -> ActionResult | None:
 def _decide(policies: Policies, batch: Batch, facts: Facts) -> Decision:
     """Decide; if a cap was in the way, again without what requests hold whose deadline has passed."""
     decision = policies.at(batch).decide(facts)
-    if any(rule.type == "DAILY_CAP" for rule in decision.rules) and deadlines.expire(batch):
+    if any(rule.type == "DAILY_CAP" for rule in decision.rules) and deadlines.settle(batch):
         decision = policies.at(batch).decide(facts)
     return decision
 
@@ -245,7 +246,7 @@ def _terms(batch: Batch, terms: ApprovalTerms) -> dict[str, Any]:
     found: dict[str, Any] = {
         "id": f"apr_{batch.next_index:012x}{os.urandom(10).hex()}",
         "timeout_at": format_time(batch.now + timedelta(seconds=terms.timeout)),
-        "sets": [{"approvers": list(one.approvers), "quorum": one.quorum} for one in terms.sets],
+        "sets": quorum.as_sets(terms),
     }
     if terms.escalate_after is not None:
         found["escalate_after"] = format_time(batch.now + timedelta(seconds=terms.escalate_after))
@@ -348,17 +349,20 @@ def claim(policies: Policies, batch: Batch, caller: Caller, audit_event_id: str)
             f"action `{audit_event_id}` was claimed before (its claim reads `{document['claim']}`); "
             "it runs at most once"
         )
+    if document["status"] == "requested" and "approval" in document:
+        deadlines.expire(batch, document["approval"])  # it may have passed while nobody waited for it
+        document = stored_action(batch, caller, audit_event_id)[2]
     if document["status"] != "approved":
         return _unapproved(batch, document, result)
     approval = batch.get("approval", document["approval"])
     assert approval is not None
     reference: dict[str, Any] = {"action": audit_event_id, "agent_id": agent_id, "entry": index}
     who = _who(caller, agent_id)
-    if batch.now >= parse_time(approval["resolved_at"]) + GRANT_LIFE:
+    # Entries of the first release do not say when a grant lapses.
+    since = parse_time(approval["resolved_at"])
+    if batch.at >= (approval.get("lapses_at") or format_time(since + deadlines.GRANT_LIFE)):
         batch.record("claim", who, {**reference, "event": "lapsed"})
-        result.status, result.denial_reason = "denied", "approval_timeout"
-        result.message = "the approval was not used within 24 hours and has lapsed; ask again"
-        return result
+        return _lapsed(result)
     if row[4] is None:
         raise IllegalTransitionError(
             f"the arguments of action `{audit_event_id}` were erased, so it cannot be decided on again; ask anew"
@@ -373,26 +377,27 @@ def claim(policies: Policies, batch: Batch, caller: Caller, audit_event_id: str)
         else {}
     )
     used = _usage(batch)
-    decision = _decide(
-        policies,
-        batch,
-        Facts(
-            action,
-            agent_facts(batch, caller.agent),
-            batch.now,
-            lambda key: used(key) - held.get(key, _ZERO),
-            policies.registries(batch),
-        ),
+    facts = Facts(
+        action,
+        agent_facts(batch, caller.agent),
+        batch.now,
+        lambda key: used(key) - held.get(key, _ZERO),
+        policies.registries(batch),
     )
+    decision = _decide(policies, batch, facts)
+    if decision.outcome == "not_found" and reevaluation.asker_is_gone(batch, approval):
+        decision = policies.at(batch).decide(facts, ungoverned=True)
     data = {**reference, "event": "started"}
     _describe(data, decision)
-    if decision.outcome in ("allow", "require_approval"):
+    enough = decision.outcome == "require_approval" and _approved_by_enough(approval, decision)
+    if decision.outcome == "allow" or enough:
         if decision.charges:
             data["charges"] = _charges(decision.charges)
         batch.record("claim", who, data)
         result.status, result.claim = "executed", "started"
         return result
     data["event"] = "refused"
+    data.setdefault("reason", "POLICY_DENIED")
     payload: dict[str, Any] = {}
     _explain_payload(payload, decision)
     batch.record("claim", who, data, payload=_payload(payload))
@@ -400,29 +405,53 @@ def claim(policies: Policies, batch: Batch, caller: Caller, audit_event_id: str)
     result.status = "denied"
     result.denial_reason = decision.denial_reason or "POLICY_DENIED"
     result.message = shown.message or "policy has changed since this was approved"
+    if decision.outcome == "require_approval":
+        result.message = "policy now asks for other approvers than those who approved this; ask again"
     result.policy_name = decision.policy.name if decision.policy is not None else None
     result.conditions_evaluated, result.rules_fired = list(shown.conditions), list(shown.rules)
+    return result
+
+
+def _approved_by_enough(approval: Document, decision: Decision) -> bool:
+    """Whether those who approved are those whom policy now asks for."""
+    terms = decision.approval or ApprovalTerms()
+    added = terms.escalate_to if "escalated_at" in approval else ()
+    return quorum.satisfied(quorum.as_sets(terms), added, approval["votes"])
+
+
+def _lapsed(result: ActionResult) -> ActionResult:
+    result.status, result.denial_reason = "denied", "approval_timeout"
+    if result.approval_id is not None:  # else it is an admission whose caller was gone
+        result.message = "the approval was not used within 24 hours and has lapsed; ask again"
     return result
 
 
 def _unapproved(batch: Batch, document: Document, result: ActionResult) -> ActionResult:
     """What to answer for an action that no grant stands behind."""
     if document["status"] == "lapsed":
-        result.status, result.denial_reason = "denied", "approval_timeout"
-    elif document["status"] in ("denied", "timed_out") and "approval" in document:
+        return _lapsed(result)
+    if document["status"] in ("denied", "timed_out") and "approval" in document:
         approval = batch.get("approval", document["approval"])
         assert approval is not None
         result.status = document["status"]
-        result.denial_reason = {
-            "denied": "DENIED_BY_REVIEWER",
-            "timed_out": "approval_timeout",
-            "cancelled": "APPROVAL_CANCELLED",
-        }.get(approval["status"], result.denial_reason or "POLICY_DENIED")
-        if "resolution" in approval:
-            row = batch.row(approval["resolution"])
-            if row is not None and row[4] is not None:
-                result.message = orjson.loads(row[4]).get("reason")
+        result.denial_reason = resolved_reason(batch, approval) or result.denial_reason or "POLICY_DENIED"
+        row = batch.row(approval["resolution"]) if "resolution" in approval else None
+        if row is not None and row[4] is not None:
+            result.message = orjson.loads(row[4]).get("reason")
     return result
+
+
+def resolved_reason(state: _Rows, approval: Document) -> str | None:
+    """The denial reason that the end of a request gives its action; None while it is pending or was approved."""
+    if approval["status"] == "denied" and approval["resolved_by"] is None:
+        row = state.row(approval["resolution"])
+        reason: str = orjson.loads(row[1])["data"]["reason"] if row is not None else "POLICY_DENIED"
+        return reason
+    return {
+        "denied": "DENIED_BY_REVIEWER",
+        "timed_out": "approval_timeout",
+        "cancelled": "APPROVAL_CANCELLED",
+    }.get(approval["status"])
 
 
 # Afterwards

@@ -4,38 +4,53 @@
 |---|---|---|---|
 | pending | vote | pending, or approved once every set has its quorum | an operator who may |
 | pending | deny | denied: one denial ends it | an operator who may |
-| pending | deadline | timed_out | nobody: the clock |
 | pending | cancel | cancelled | the requesting agent |
-| approved | claim | used (the claim is in `admission`) | the requesting agent |
+| pending | escalation | pending, with more approvers | the clock (`deadlines`) |
+| pending | deadline | timed_out | the clock |
+| pending | policy change | approved, denied, or amended and pending | policy (`reevaluation`) |
+| approved | claim | used, or refused | the requesting agent (`admission`) |
+| approved | 24 hours | lapsed | the clock |
 
 Everything else is refused with IllegalTransitionError and changes nothing.
 
 - Who approved and thinks better of it may still deny while the request is pending.
 - A decision committed at or after `timeout_at` does not count, even if nothing has recorded the timeout yet.
-- Where approvers are listed, only they count, administrators included. `user:` names a person, `group:` anyone in it.
-- Segregation of duties: the requesting agent never decides, nor does the person who owns it.
+- Whose vote counts is `quorum`'s to say, who may not decide `segregation`'s, and which role and groups a person has
+  `operators`'.
 - A decision may carry the digest of what was shown; if the request is not that, it is a conflict. The digest is the
-  leaf hash of the entry that asked, which covers the action, its arguments, the policy and the terms.
-- Escalation targets that are neither a user nor a group (`webhook:`) are told but do not decide.
+  leaf hash of the entry that asked, which covers the action, its arguments, the policy and the terms; once the request
+  was amended, it covers the entry that did so as well.
+- Approving forever changes policy (`forever`) once everybody whom it takes has said forever. A request that enough
+  approve, but not all of them forever, is approved this once.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import orjson
 
+from agentlattice_core import forever as lasting
+from agentlattice_core import operators, quorum
 from agentlattice_core.admission import Caller, stored_action
 from agentlattice_core.batch import Batch
-from agentlattice_core.clock import parse_time
-from agentlattice_core.deadlines import resolution
-from agentlattice_core.errors import ForbiddenError, IllegalTransitionError, NotFoundError
-from agentlattice_core.principals import Operator
+from agentlattice_core.clock import format_time
+from agentlattice_core.deadlines import GRANT_LIFE, resolution
+from agentlattice_core.errors import (
+    DigestMismatchError,
+    ForbiddenError,
+    IllegalTransitionError,
+    NotFoundError,
+)
+from agentlattice_core.policies import Policies
+from agentlattice_core.principals import Forever, Operator
 from agentlattice_core.results import ApprovalRequest, ConditionResult, RuleResult
+from agentlattice_core.segregation import check_segregation
 from agentlattice_core.stores.base import Document, Row
 
-__all__ = ["approval_request", "cancel", "decide", "operator_identity", "pending"]
+__all__ = ["approval_request", "cancel", "decide", "pending"]
 
 
 class _State(Protocol):
@@ -47,6 +62,7 @@ class _State(Protocol):
 
 
 def decide(
+    policies: Policies,
     batch: Batch,
     operator: Operator,
     approval_id: str,
@@ -54,48 +70,44 @@ def decide(
     approve: bool,
     reason: str | None,
     digest: str | None,
+    forever: Forever | None = None,
 ) -> ApprovalRequest:
     """An operator approves or denies. The answer is the request as it then stands: pending if the quorum is not full.
 
-    Raises NotFoundError, ForbiddenError for an operator who may not, IllegalTransitionError if it is decided, too late,
-    voted on before by the same person, or not what was shown.
+    Raises NotFoundError, ForbiddenError for an operator who may not, DigestMismatchError if it is not what was shown,
+    IllegalTransitionError if it is decided, too late, or voted on before by the same person.
     """
     approval = _known(batch, approval_id)
-    if approval["status"] != "pending":
-        raise IllegalTransitionError(_already(approval_id, approval), {"status": approval["status"]})
-    if batch.now >= parse_time(approval["timeout_at"]):
-        raise IllegalTransitionError(
-            f"approval `{approval_id}` timed out at {approval['timeout_at']}, so it can no longer be decided"
-        )
+    _check_pending(approval_id, approval, batch.at)
+    operator = operators.standing(batch, operator)
     _check_operator(batch, operator, approval_id, approval)
     if approve and any(vote["by"] == operator.name for vote in approval["votes"]):
         raise IllegalTransitionError(
             f"`{operator.name}` has approved `{approval_id}` already; another approver is needed"
         )
-    row = batch.row(approval["entry"])
-    assert row is not None
-    if digest is not None and digest != row[2].hex():
-        raise IllegalTransitionError(
-            f"approval `{approval_id}` is not what was shown when this decision was made; look at it again"
-        )
+    shown = _digest(batch, approval)
+    if digest is not None and digest != shown:
+        raise DigestMismatchError(approval_id)
+    if forever is not None:
+        lasting.check(batch, operator, approval_id, approval, forever)
     votes = [*approval["votes"], {"by": operator.name, "groups": sorted(operator.groups)}]
-    event = "denied" if not approve else "approved" if _satisfied(approval["sets"], votes) else "vote"
-    data: dict[str, Any] = {
-        "approval": approval_id,
-        "event": event,
-        "action": approval["action"],
-        "action_type": approval["action_type"],
-        "agent": approval["agent"],
-        "agent_id": approval["agent_id"],
-        "policy": approval["policy"],
+    added = quorum.added_by_escalation(approval)
+    enough = approve and quorum.satisfied(approval["sets"], added, votes)
+    data = resolution(approval_id, approval, "approved" if enough else "vote" if approve else "denied")
+    data |= {
         "by": operator.name,
         "groups": sorted(operator.groups),
-        "shown": row[2].hex() if digest is not None else None,
+        "shown": shown if digest is not None else None,
     }
-    if event == "approved":
+    if forever is not None:
+        data["forever"] = forever
+    if enough:
         data["approved_by"] = [vote["by"] for vote in votes]
+        data["lapses_at"] = format_time(batch.now + GRANT_LIFE)
     payload = orjson.dumps({"reason": reason}) if reason else None
-    batch.record("approval", operator_identity(operator), data, payload=payload)
+    batch.record("approval", operators.operator_identity(operator), data, payload=payload)
+    if enough and forever is not None:
+        lasting.publish(policies, batch, operators.operator_identity(operator), approval_id, forever)
     return approval_request(batch, approval_id)
 
 
@@ -108,8 +120,7 @@ def cancel(batch: Batch, caller: Caller, audit_event_id: str, reason: str | None
             f"action `{audit_event_id}` waits for nobody, so there is nothing to cancel"
         )
     approval = _known(batch, approval_id)
-    if approval["status"] != "pending":
-        raise IllegalTransitionError(_already(approval_id, approval), {"status": approval["status"]})
+    _check_pending(approval_id, approval, batch.at)
     who = {"agent": caller.agent, "agent_id": agent_id, "established": caller.established}
     payload = orjson.dumps({"reason": reason}) if reason else None
     batch.record("approval", who, resolution(approval_id, approval, "cancelled"), payload=payload)
@@ -128,15 +139,18 @@ def approval_request(state: _State, approval_id: str) -> ApprovalRequest:
     assert row is not None
     payload = orjson.loads(row[4]) if row[4] is not None else {}
     action = payload.get("action", {})
-    reason = None
-    if approval.get("resolution") is not None:
-        resolution = state.row(approval["resolution"])
-        if resolution is not None and resolution[4] is not None:
-            reason = orjson.loads(resolution[4]).get("reason")
+    if "amended" in approval:
+        payload = _payload(state, approval["amended"])
+    reason = note = None
+    if "resolution" in approval:
+        reason = _payload(state, approval["resolution"]).get("reason")
+        end = state.row(approval["resolution"])
+        note = orjson.loads(end[1])["data"].get("note") if end is not None else None
     policy = approval["policy"] or {}
+    waits = approval["status"] == "pending"
     return ApprovalRequest(
         id=approval_id,
-        status=approval["status"],
+        status="escalated" if waits and "escalated_at" in approval else approval["status"],
         action_type=approval["action_type"],
         audit_event_id=approval["action"],
         agent=approval["agent"],
@@ -144,7 +158,7 @@ def approval_request(state: _State, approval_id: str) -> ApprovalRequest:
         policy_id=policy.get("id"),
         requested_at=approval["requested_at"],
         timeout_at=approval["timeout_at"],
-        digest=row[2].hex(),
+        digest=_digest(state, approval),
         approvers=approval["sets"],
         data_accessed=action.get("data_accessed", []),
         metadata=action.get("metadata", {}),
@@ -157,8 +171,29 @@ def approval_request(state: _State, approval_id: str) -> ApprovalRequest:
         rules_fired=[RuleResult.from_dict(r) for r in payload.get("rules", ())],
         resolved_by=approval["resolved_by"],
         resolved_at=approval["resolved_at"],
-        reason=reason,
+        reason=reason or note,
+        approved_by=[vote["by"] for vote in approval["votes"]],
+        escalated_at=approval.get("escalated_at"),
+        escalated_to=quorum.added_by_escalation(approval),
+        forever=approval.get("forever"),
     )
+
+
+def _payload(state: _State, index: int) -> dict[str, Any]:
+    row = state.row(index)
+    payload: dict[str, Any] = orjson.loads(row[4]) if row is not None and row[4] is not None else {}
+    return payload
+
+
+def _digest(state: _State, approval: Document) -> str:
+    """What commits to the request as it is shown."""
+    asked = state.row(approval["entry"])
+    assert asked is not None
+    if "amended" not in approval:
+        return asked[2].hex()
+    amended = state.row(approval["amended"])
+    assert amended is not None
+    return hashlib.sha256(asked[2] + amended[2]).hexdigest()
 
 
 def _known(state: _State, approval_id: str) -> Document:
@@ -168,71 +203,26 @@ def _known(state: _State, approval_id: str) -> Document:
     return approval
 
 
-def _already(approval_id: str, approval: Document) -> str:
-    by = f" by `{approval['resolved_by']}`" if approval["resolved_by"] else ""
-    return f"approval `{approval_id}` is already {approval['status']}{by}, so it cannot be decided again"
+def _check_pending(approval_id: str, approval: Document, at: str) -> None:
+    status = approval["status"]
+    if status == "timed_out" or (status == "pending" and approval["timeout_at"] <= at):
+        raise IllegalTransitionError(
+            f"approval `{approval_id}` timed out at {approval['timeout_at']}, so it can no longer be decided",
+            {"status": "timed_out"},
+        )
+    if status != "pending":
+        by = f" by `{approval['resolved_by']}`" if approval["resolved_by"] else ""
+        raise IllegalTransitionError(
+            f"approval `{approval_id}` is already {status}{by}, so it cannot be decided again",
+            {"status": status},
+        )
 
 
 def _check_operator(batch: Batch, operator: Operator, approval_id: str, approval: Document) -> None:
     if operator.role == "viewer":
         raise ForbiddenError(f"`{operator.name}` is a viewer and may see approvals but not decide them")
-    agent = batch.get("agent", approval["agent"])
-    if operator.name == approval["agent"] or batch.get("agent", operator.name) is not None:
-        raise ForbiddenError(f"`{operator.name}` is an agent, and no agent may decide on an approval")
-    if agent is not None and agent["owner"] == operator.name:
-        raise ForbiddenError(
-            f"`{operator.name}` owns the agent `{approval['agent']}` that asks, so somebody else must decide"
-        )
-    listed = [one["approvers"] for one in approval["sets"] if one["approvers"]]
-    if listed and not any(
-        _matches(name, operator.name, operator.groups) for names in listed for name in names
-    ):
-        names = ", ".join(sorted({name for names in listed for name in names}))
+    check_segregation(batch, approval["agent"], operator.name)
+    sets, added = approval["sets"], quorum.added_by_escalation(approval)
+    if not quorum.listed(sets, added, operator.name, operator.groups):
+        names = ", ".join(sorted({*(name for one in sets for name in one["approvers"]), *added}))
         raise ForbiddenError(f"`{operator.name}` is not among the approvers of `{approval_id}` ({names})")
-
-
-def _matches(approver: str, name: str, groups: Any) -> bool:
-    kind, _, rest = approver.partition(":")
-    return (kind == "user" and rest == name) or (kind == "group" and rest in groups)
-
-
-def _satisfied(sets: list[Document], votes: list[Document]) -> bool:
-    for one in sets:
-        approvers, quorum = one["approvers"], one["quorum"]
-        if quorum == "all" and approvers:
-            if not _each_met(list(dict.fromkeys(approvers)), votes):
-                return False
-        else:
-            counting = {
-                vote["by"]
-                for vote in votes
-                if not approvers or any(_matches(a, vote["by"], vote["groups"]) for a in approvers)
-            }
-            if len(counting) < (1 if quorum == "all" else quorum):
-                return False
-    return True
-
-
-def _each_met(approvers: list[str], votes: list[Document]) -> bool:
-    """Whether each entry of a set can be met by a person of its own: nobody meets a group for a colleague named beside
-    it, and nobody meets two groups.
-    """
-    meets: dict[str, str] = {}
-
-    def find(approver: str, tried: set[str]) -> bool:
-        for vote in votes:
-            person = vote["by"]
-            if person in tried or not _matches(approver, person, vote["groups"]):
-                continue
-            tried.add(person)
-            if person not in meets or find(meets[person], tried):
-                meets[person] = approver
-                return True
-        return False
-
-    return all(find(approver, set()) for approver in approvers)
-
-
-def operator_identity(operator: Operator) -> dict[str, Any]:
-    """How entries name the person who acted."""
-    return {"operator": operator.name, "role": operator.role, "established": operator.established}

@@ -2,16 +2,16 @@
 
 - Every method exists twice: a coroutine function, and a blocking twin named `*_sync`. A twin may be called on a running
   event loop; it blocks that loop while it waits, and starts no loop of its own.
-- What a client may do follows from whom it acts for (`session`).
+- What a client may do follows from whom it acts for (`session`). What persons do is in `operating`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from agentlattice_core import admission, approvals, deadlines, erasure, introspection, verification
+from agentlattice_core import admission, approvals, erasure, introspection, verification
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
 from agentlattice_core.agents import agent_facts
@@ -27,10 +27,10 @@ from agentlattice_core.errors import (
     InvalidRequestError,
 )
 from agentlattice_core.notifications import EVENT_TYPES, notification
+from agentlattice_core.operating import Operating
 from agentlattice_core.results import (
     ActionOptions,
     ActionResult,
-    ApprovalRequest,
     AuditResult,
     CanIResult,
     GovernanceEvent,
@@ -40,7 +40,7 @@ from agentlattice_core.results import (
     VerifyResult,
     WhoamiResult,
 )
-from agentlattice_core.session import EIGHT_HOURS_MS, PolicySource, Session, read_sources
+from agentlattice_core.session import EIGHT_HOURS_MS, PolicySource
 from agentlattice_core.stores.base import Row
 from agentlattice_core.verification import StateDifference
 from agentlattice_core.waiting import until_resolved, until_resolved_sync
@@ -50,7 +50,7 @@ __all__ = ["AgentLattice", "PolicySource"]
 _MOST_OF_A_MESSAGE = 10_000
 
 
-class AgentLattice(Session):
+class AgentLattice(Operating):
     """A client of the governance core.
 
     `AgentLattice.embedded(...)` opens a local file; nothing else is needed. `gate_poll_timeout_ms` bounds how long
@@ -174,11 +174,7 @@ class AgentLattice(Session):
     def _claiming(self, audit_event_id: str) -> Callable[[Batch], ActionResult]:
         caller, in_force = self._acting(), self._engine.policies
 
-        def command(batch: Batch) -> ActionResult:
-            deadlines.expire(batch)  # a deadline may have passed while nobody waited for it
-            return admission.claim(in_force, batch, caller, audit_event_id)
-
-        return command
+        return lambda batch: admission.claim(in_force, batch, caller, audit_event_id)
 
     async def cancel(self, audit_event_id: str, reason: str | None = None) -> None:
         """Take back a request that still waits for a person, so that nobody decides on it in vain.
@@ -349,67 +345,6 @@ class AgentLattice(Session):
         operator, chosen = self._deciding(), list(indexes)
         admission.checked_text("reason", reason)
         return lambda batch: erasure.erase(batch, operator, chosen, reason)
-
-    # Deciding
-
-    async def list_pending_approvals(self) -> list[ApprovalRequest]:
-        """What waits for a person, the nearest deadline first. For operators."""
-        return await asyncio.to_thread(self.list_pending_approvals_sync)
-
-    def list_pending_approvals_sync(self) -> list[ApprovalRequest]:
-        """As `list_pending_approvals`."""
-        self._deciding()
-        with self._engine.read() as reader:
-            return approvals.pending(reader, time_of_log(self._engine.clock, reader.head.at))
-
-    async def approve_action(
-        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
-    ) -> ApprovalRequest:
-        """Approve a request; it is approved once every set of approvers has its quorum. For operators.
-
-        `digest` is that of the request as it was shown. Raises NotFoundError, ForbiddenError, IllegalTransitionError.
-        """
-        return await self._engine.run_async(self._decision(approval_id, True, reason, digest))
-
-    def approve_action_sync(
-        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
-    ) -> ApprovalRequest:
-        """As `approve_action`."""
-        return self._engine.run(self._decision(approval_id, True, reason, digest))
-
-    async def deny_action(
-        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
-    ) -> ApprovalRequest:
-        """Deny a request; one denial ends it, and `reason` goes back to the agent. For operators."""
-        return await self._engine.run_async(self._decision(approval_id, False, reason, digest))
-
-    def deny_action_sync(
-        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
-    ) -> ApprovalRequest:
-        """As `deny_action`."""
-        return self._engine.run(self._decision(approval_id, False, reason, digest))
-
-    def _decision(
-        self, approval_id: str, approve: bool, reason: str | None, digest: str | None
-    ) -> Callable[[Batch], ApprovalRequest]:
-        operator = self._deciding()
-        if reason is not None:
-            admission.checked_text("reason", reason)
-        return lambda batch: approvals.decide(
-            batch, operator, approval_id, approve=approve, reason=reason, digest=digest
-        )
-
-    def apply_policies_sync(
-        self, policies: PolicySource | Sequence[PolicySource], *, prune: bool = False
-    ) -> list[str]:
-        """Publish policy files whatever was applied before. Returns the ids of the parts that changed.
-
-        `prune` removes what the same file published before and no longer holds.
-        """
-        changed: list[str] = []
-        for name, digest, document in read_sources(policies):
-            changed += self._publish(document, name, digest, prune=prune, force=True)
-        return changed
 
     # Following
 

@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Clock", "SystemClock", "format_time", "parse_time", "time_of_log"]
+__all__ = ["Clock", "MovableClock", "SystemClock", "format_time", "parse_time", "time_of_log"]
 
 
 class Clock(Protocol):
@@ -18,6 +19,15 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The time, aware, in UTC."""
+        ...
+
+
+@runtime_checkable
+class MovableClock(Clock, Protocol):
+    """A clock that somebody moves, and that says when."""
+
+    def on_move(self, moved: Callable[[], object]) -> Callable[[], None]:
+        """Have `moved` called after every move, before whoever moved it goes on. Returns a function that ends it."""
         ...
 
 

@@ -24,6 +24,7 @@ from agentlattice_core.follower import Follower
 from agentlattice_core.keeper import Keeper
 from agentlattice_core.notary import Notary
 from agentlattice_core.policies import Policies
+from agentlattice_core.scheduler import SOON, Scheduler
 from agentlattice_core.sequencer import Command, Sequencer
 from agentlattice_core.stores.base import Reader, Store
 from agentlattice_core.stores.sqlite import SQLiteStore
@@ -51,18 +52,24 @@ class Engine:
         self.notary = Notary(store, signing_key, self._keep_checkpoint)
         with store.read() as reader:
             empty = reader.head.size == 0
+        self._scheduler = Scheduler(store, clock, self.keeper, self.policies, self._run_due)
         if self.notary.alarm is None:
             if empty:
                 self._sequencer.run(_begin)
             if self.notary.signed == 0:
                 self.notary.sign()  # before anything else is recorded: a longer log has been signed by its key
             self.notary.finish_rotation()
+            self._scheduler.start()
 
     def _after_batch(self) -> None:
         self.follower.ring()
         if self.store.is_untidy:
             self.keeper.later("tidying", 0.0, self.store.tidy)
         self.keeper.later("checkpoint", _SIGNING_INTERVAL, self.notary.sign)
+        self.keeper.later("deadlines", SOON, self._scheduler.look)
+
+    def _run_due(self, command: Command[int]) -> int:
+        return self._sequencer.run(command) if self.notary.alarm is None and not self._closed else 0
 
     def _keep_checkpoint(self, size: int, note: str) -> None:
         self._sequencer.run(lambda batch: batch.add_checkpoint(size, note))
@@ -113,6 +120,7 @@ class Engine:
             self.notary.sign()
         finally:
             self._closed = True
+            self._scheduler.stop()
             self.keeper.close()
             self.follower.close()
             self._sequencer.close()

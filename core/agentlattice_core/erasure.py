@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 import orjson
 
-from agentlattice_core.approvals import operator_identity
 from agentlattice_core.audit.entry import ERASURE, erasure_data
 from agentlattice_core.batch import Batch
-from agentlattice_core.errors import ForbiddenError, InvalidRequestError, NotFoundError
+from agentlattice_core.errors import InvalidRequestError, NotFoundError
+from agentlattice_core.operators import operator_identity, require_admin
 from agentlattice_core.principals import Operator
 
 __all__ = ["erase"]
@@ -25,8 +25,7 @@ def erase(batch: Batch, operator: Operator, indexes: Iterable[int], reason: str)
 
     Raises ForbiddenError, NotFoundError for an entry that is not there, InvalidRequestError for one that may not be.
     """
-    if operator.role != "admin":
-        raise ForbiddenError(f"`{operator.name}` is a {operator.role}, and erasing takes an administrator")
+    operator = require_admin(batch, operator, "erasing")
     chosen = []
     for index in sorted(set(indexes)):
         row = batch.row(index) if 0 <= index < batch.next_index else None

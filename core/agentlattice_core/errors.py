@@ -10,6 +10,7 @@
     ├── ForbiddenError               FORBIDDEN           this identity may not do that
     │   └── NotYourEventError        NOT_YOUR_EVENT      an outcome for another agent's action
     ├── IllegalTransitionError       ILLEGAL_TRANSITION  e.g. deciding an approval that is already decided
+    │   └── DigestMismatchError      DIGEST_MISMATCH     a decision on something else than what is pending
     ├── PolicyDocumentError          INVALID_POLICY      a policy file is wrong; says file, line and field
     ├── StoreError                   STORE_ERROR         the database cannot be used; says why and what to do
     └── AuditError                   AUDIT_ERROR         a proof, checkpoint or export that cannot be trusted
@@ -34,6 +35,7 @@ __all__ = [
     "AgentLatticeTimeoutError",
     "ApprovalTimeoutError",
     "AuditError",
+    "DigestMismatchError",
     "EventIdConflictError",
     "ForbiddenError",
     "IllegalTransitionError",
@@ -175,8 +177,19 @@ class NotYourEventError(ForbiddenError):
 class IllegalTransitionError(AgentLatticeError):
     """The thing is not in a state from which this is possible; nothing changed."""
 
-    def __init__(self, message: str, details: Any = None) -> None:
-        super().__init__("ILLEGAL_TRANSITION", message, details)
+    def __init__(self, message: str, details: Any = None, *, code: str = "ILLEGAL_TRANSITION") -> None:
+        super().__init__(code, message, details)
+
+
+class DigestMismatchError(IllegalTransitionError):
+    """What is pending is not what was shown to the person who decided; nothing changed."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(
+            f"approval `{approval_id}` is not what was shown when this decision was made; look at it again",
+            {"approval_id": approval_id},
+            code="DIGEST_MISMATCH",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import orjson
 
 from agentlattice_core import deadlines
 from agentlattice_core.actions import Action
-from agentlattice_core.admission import original_result
+from agentlattice_core.admission import original_result, resolved_reason
 from agentlattice_core.agents import agent_facts
 from agentlattice_core.clock import parse_time
 from agentlattice_core.errors import InvalidRequestError
@@ -192,11 +192,7 @@ def audit_event(reader: Reader, row: Row, document: Document, *, for_agent: bool
         if approval["status"] == "approved":
             event.approved_by, event.approved_at = approval["resolved_by"], approval["resolved_at"]
         elif approval["status"] != "pending":
-            event.denial_reason = {
-                "denied": "DENIED_BY_REVIEWER",
-                "timed_out": "approval_timeout",
-                "cancelled": "APPROVAL_CANCELLED",
-            }[approval["status"]]
+            event.denial_reason = resolved_reason(reader, approval)
     if "outcome" in document:
         outcome = reader.row(document["outcome"])
         assert outcome is not None

@@ -8,6 +8,7 @@
 | claim started after an approval | `action.executed` |
 | claim refused or lapsed | `action.denied` |
 | approval, escalated | `approval.escalated` |
+| approval, amended by a change of policy | `approval.requested` |
 | approval, any other end | `approval.resolved` |
 | policy, applied | `policy.changed` |
 
@@ -46,6 +47,9 @@ _ACTIONS = {
 }
 
 
+_APPROVALS = {"escalated": "approval.escalated", "amended": "approval.requested"}
+
+
 def notification(
     entry: dict[str, Any], row: Row, audience: Literal["agent", "operator"]
 ) -> GovernanceEvent | None:
@@ -76,15 +80,17 @@ def notification(
             "denial_reason": data.get("reason"),
         }
     elif kind == "approval" and data["event"] != "vote":
-        event_type = "approval.escalated" if data["event"] == "escalated" else "approval.resolved"
+        event_type = _APPROVALS.get(data["event"], "approval.resolved")
         told |= {
             "approval_id": data["approval"],
             "audit_event_id": data["action"],
             "action_type": data["action_type"],
             "status": data["event"],
             "resolved_by": data.get("by"),
-            "reason": payload.get("reason"),
+            "reason": payload.get("reason") or data.get("note"),
         }
+        if data["event"] == "escalated":
+            told["escalate_to"] = data["escalate_to"]
     elif kind == "policy" and data["event"] == "applied":
         event_type = "policy.changed"
         told |= {"source": data["source"]}

@@ -11,6 +11,8 @@
 - A part belongs to the source that published it. Another source that holds a different part of the same id is refused,
   unless it is applied explicitly: a file then takes the part over, and an edit in code changes it and leaves it to its
   file.
+- What a person changed by approving forever stays as long as the file says of that part what it said before, and is
+  reported. Applying the file explicitly undoes it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
@@ -27,12 +30,16 @@ from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.policy.evaluate import PolicySet
 from agentlattice_core.policy.parts import StoredPart, part_pattern
+from agentlattice_core.principals import Forever
 from agentlattice_core.stores.base import Document, Row
 
-__all__ = ["IN_CODE", "Policies", "publish"]
+__all__ = ["BY_APPROVAL", "IN_CODE", "Change", "Policies", "differing", "publish", "publish_part"]
 
 IN_CODE = "code"
 """The source of documents that are not files."""
+
+BY_APPROVAL = "approvals"
+"""The source of what persons published by approving forever."""
 
 _WHOLE_SET = "policy/published-set"
 
@@ -43,6 +50,19 @@ class _State(Protocol):
     def row(self, index: int) -> Row | None: ...
 
     def scan(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Document]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What publishing changed: ids of parts, and the patterns of the actions that any of them governed or governs.
+
+    `kept` are parts that a person changed by approving forever, which the source did not undo.
+    """
+
+    published: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    patterns: list[str] = field(default_factory=list)
 
 
 class Policies:
@@ -133,8 +153,8 @@ def publish(
     by: dict[str, Any],
     prune: bool,
     force: bool,
-) -> tuple[list[str], list[str]]:
-    """Bring the parts of `document` into force. Returns the parts published and removed.
+) -> Change:
+    """Bring the parts of `document` into force.
 
     Unless `force`, a source whose digest is the one applied last does nothing, so that an unchanged file never undoes
     a change made elsewhere. `prune` removes what the same source published before and no longer holds. Raises
@@ -142,16 +162,21 @@ def publish(
     """
     applied = batch.get("source", source)
     if not force and applied is not None and applied["digest"] == source_digest:
-        return [], []
+        return Change(kept=differing(batch, document, source))
     parts = document.parts()
     published: list[str] = []
+    kept: list[str] = []
+    patterns: set[str] = set()
     known = dict(batch.scan("policy"))
     for part, content in parts.items():
         digest = hashlib.sha256(content).hexdigest()
         before = known.get(part)
         if before is not None and not before["removed"] and before["digest"] == digest:
             continue
-        owner = source
+        if before is not None and not force and not before["removed"] and before.get("replaces") == digest:
+            kept.append(part)
+            continue
+        owner, pattern = source, part_pattern(part, content)
         if before is not None and not before["removed"] and before["source"] != source:
             if not force:
                 raise InvalidRequestError(
@@ -164,11 +189,14 @@ def publish(
             "part": part,
             "version": before["version"] + 1 if before is not None else 1,
             "digest": digest,
-            "pattern": part_pattern(part, content),
+            "pattern": pattern,
             "source": owner,
         }
         batch.record("policy", by, data, payload=content)
         published.append(part)
+        patterns.add(pattern)
+        if before is not None and before["pattern"] is not None:
+            patterns.add(before["pattern"])
     removed: list[str] = []
     for part, before in known.items():
         if prune and part not in parts and not before["removed"] and before["source"] == source:
@@ -182,8 +210,50 @@ def publish(
             }
             batch.record("policy", by, data)
             removed.append(part)
+            patterns.add(before["pattern"] or "*")
+    _record_applied(batch, by, source, source_digest)
+    return Change(published, removed, kept, sorted(patterns))
+
+
+def publish_part(
+    batch: Batch, part: str, content: bytes, *, by: dict[str, Any], approval_id: str, reach: Forever
+) -> Change:
+    """Bring one part into force, or change it and leave it to its source, because a person approved forever."""
+    before = batch.get("policy", part)
+    in_force = before is not None and not before["removed"]
+    digest, pattern = hashlib.sha256(content).hexdigest(), part_pattern(part, content)
+    data = {
+        "event": "published",
+        "part": part,
+        "version": before["version"] + 1 if before is not None else 1,
+        "digest": digest,
+        "pattern": pattern,
+        "source": before["source"] if before is not None and in_force else BY_APPROVAL,
+        "approval": approval_id,
+        "forever": reach,
+    }
+    patterns = {pattern}
+    if before is not None and in_force:
+        # What its source said last: as long as it says nothing else, it does not undo this.
+        data["replaces"] = before.get("replaces") or before["digest"]
+        patterns.add(before["pattern"] or "*")
+    batch.record("policy", by, data, payload=content)
+    _record_applied(batch, by, BY_APPROVAL, digest)
+    return Change(published=[part], patterns=sorted(patterns))
+
+
+def _record_applied(batch: Batch, by: dict[str, Any], source: str, digest: str) -> None:
     in_force = _set_digest(dict(batch.scan("policy")))
-    batch.record(
-        "policy", by, {"event": "applied", "source": source, "digest": source_digest, "set": in_force}
-    )
-    return published, removed
+    batch.record("policy", by, {"event": "applied", "source": source, "digest": digest, "set": in_force})
+
+
+def differing(state: _State, document: PolicyDocument, source: str) -> list[str]:
+    """The parts of a source that are in force otherwise than its document says, because they were changed elsewhere."""
+    found = []
+    for part, content in document.parts().items():
+        known = state.get("policy", part)
+        if known is not None and known["source"] == source:
+            digest = hashlib.sha256(content).hexdigest()
+            if known["removed"] or known["digest"] != digest:
+                found.append(part)
+    return found

@@ -13,9 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["AgentFacts", "Operator", "Principal", "Role"]
+__all__ = ["AgentFacts", "Forever", "Operator", "Principal", "Role"]
 
 Role = Literal["viewer", "member", "admin"]
+"""A viewer sees. A member decides. An administrator also approves forever, erases, edits policy and manages people."""
+
+Forever = Literal["policy", "agent"]
+"""How far an approval forever reaches: everybody whom the policy is about, or the asking agent only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,10 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person. `groups` are the names that `group:` approvers refer to."""
+    """A person. `groups` are the names that `group:` approvers refer to.
+
+    `established` is `asserted` where role and groups are what the process says, `registered` where the log does.
+    """
 
     name: str
     role: Role = "member"

@@ -23,6 +23,7 @@ __all__ = [
     "DelegationsResult",
     "GovernanceEvent",
     "PoliciesResult",
+    "PolicyRehearsal",
     "PolicySummary",
     "PostureComponent",
     "PostureResult",
@@ -318,7 +319,10 @@ class ApprovalRequest:
     """What an approver is shown. `status` is pending, escalated, approved, denied, timed_out or cancelled.
 
     `digest` commits to what is shown here; a decision that carries it is refused if the request differs.
-    `approvers` is what the policy asks for: sets, each `{"approvers": [...], "quorum": int | "all"}`.
+    `approvers` is what the policy asks for: sets, each `{"approvers": [...], "quorum": int | "all"}`. `escalated_to`
+    may decide too since `escalated_at`. `approved_by` are those who approved so far; their votes count as long as the
+    policy lists them. `resolved_by` is None where no person decided: `status` timed_out or cancelled, or policy changed
+    (`reason` then says how). `forever` is `policy` or `agent` if approving it changed policy.
     """
 
     id: str
@@ -344,3 +348,24 @@ class ApprovalRequest:
     resolved_by: str | None = None
     resolved_at: str | None = None
     reason: str | None = None
+    approved_by: list[str] = field(default_factory=list)
+    escalated_at: str | None = None
+    escalated_to: list[str] = field(default_factory=list)
+    forever: str | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it can still be decided."""
+        return self.status in ("pending", "escalated")
+
+
+@dataclass
+class PolicyRehearsal:
+    """What applying policy files would do: ids of the parts that would change, and the pending requests, as they would
+    then stand, that would be approved or denied by nobody, or amended.
+    """
+
+    changed: list[str]
+    approved: list[ApprovalRequest] = field(default_factory=list)
+    denied: list[ApprovalRequest] = field(default_factory=list)
+    amended: list[ApprovalRequest] = field(default_factory=list)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from agentlattice_core import approvals, policies
+from agentlattice_core import operators, policies, reevaluation
 from agentlattice_core.admission import Caller
 from agentlattice_core.agents import check_name, operator_named, register
 from agentlattice_core.batch import Batch
@@ -25,6 +26,8 @@ from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.principals import Operator, Role
 
 __all__ = ["EIGHT_HOURS_MS", "Mode", "PolicySource", "Session", "read_sources"]
+
+_log = logging.getLogger("agentlattice")
 
 Mode = Literal["enforce", "observe"]
 PolicySource = str | os.PathLike[str] | PolicyDocument
@@ -59,9 +62,10 @@ class Session:
         `policies` are files to apply if their content has changed since they were last applied. `agent` names who
         acts (default: the program's name is never guessed; without it, only an operator's methods work), with what the
         operator says of it: `tags`, `grants` and `owner`. `operator` names the person who decides, with `role` and
-        `groups`. In `mode="observe"` everything is decided and recorded, and everything runs. `signing_key` is the file
-        that holds the key which signs the log (default `<path>.key`, made at first use); kept apart
-        from the database and its backups, it proves more.
+        `groups`, which count as long as nobody is registered in the log (`register_operator`). In `mode="observe"`
+        everything is decided and recorded, and everything runs. `signing_key` is the file that holds the key which
+        signs the log (default `<path>.key`, made at first use); kept apart from the database and its backups, it proves
+        more.
 
         Raises StoreError, PolicyDocumentError, InvalidRequestError.
         """
@@ -117,18 +121,21 @@ class Session:
         grants: Iterable[str] | None = None,
         owner: str | None = None,
     ) -> Self:
-        """A client on the same log that acts for `agent`."""
+        """A client on the same log that acts for `agent`. An operator who registers one may not decide for it."""
         client = self._sibling()
         try:
             client._caller = Caller(check_name(agent, "agent"), self._mode)
-            client._register(tags, grants, owner)
+            client._register(tags, grants, owner, self._operator)
         except BaseException:
             client.close()
             raise
         return client
 
     def for_operator(self, operator: str, *, role: Role = "member", groups: Iterable[str] = ()) -> Self:
-        """A client on the same log that decides for the person `operator`."""
+        """A client on the same log that decides for the person `operator`.
+
+        `role` and `groups` count as long as nobody is registered in the log (`register_operator`).
+        """
         person = operator_named(operator, role, groups)
         client = self._sibling()
         client._operator = person
@@ -138,11 +145,18 @@ class Session:
         share(self._engine)
         return self._over(self._engine, self._mode, int(self._gate_patience * 1000))
 
-    def _register(self, tags: Iterable[str] | None, grants: Iterable[str] | None, owner: str | None) -> None:
+    def _register(
+        self,
+        tags: Iterable[str] | None,
+        grants: Iterable[str] | None,
+        owner: str | None,
+        by_operator: Operator | None = None,
+    ) -> None:
         caller = self._acting()
+        by = operators.operator_identity(by_operator) if by_operator is not None else {"system": "open"}
 
         def command(batch: Batch) -> str:
-            return register(batch, caller.agent, tags=tags, grants=grants, owner=owner, by={"system": "open"})
+            return register(batch, caller.agent, tags=tags, grants=grants, owner=owner, by=by)
 
         self._engine.run(command)
 
@@ -184,18 +198,42 @@ class Session:
     def _publish(
         self, document: PolicyDocument, name: str, digest: str, *, prune: bool, force: bool
     ) -> list[str]:
-        if self._operator is not None:
-            by: dict[str, Any] = approvals.operator_identity(self._operator)
-        else:
-            by = {"system": "open"}
+        change = self._engine.run(self._publishing(document, name, digest, prune=prune, force=force))[0]
+        if change.kept:
+            _log.warning(
+                "`%s` does not say what is in force of %s, which was changed elsewhere and stays; "
+                "see what differs with `al policy diff`, and undo the change with `al policy apply`",
+                name,
+                ", ".join(f"`{part}`" for part in change.kept),
+            )
+        return change.published + change.removed
 
-        def command(batch: Batch) -> list[str]:
-            published, removed = policies.publish(
+    def _publishing(
+        self,
+        document: PolicyDocument,
+        name: str,
+        digest: str,
+        *,
+        prune: bool,
+        force: bool,
+        limit: int | None = reevaluation.AT_ONCE,
+    ) -> Callable[[Batch], tuple[policies.Change, list[reevaluation.Resolved]]]:
+        """Publish, and ask again about what is pending, in one transaction; `limit` as in `reevaluation.begin`."""
+        operator, in_force = self._operator, self._engine.policies
+
+        def command(batch: Batch) -> tuple[policies.Change, list[reevaluation.Resolved]]:
+            by: dict[str, Any] = {"system": "open"}
+            if operator is not None:
+                person = operators.standing(batch, operator)
+                if person.role == "viewer" or (person.established == "registered" and person.role != "admin"):
+                    operators.require_admin(batch, person, "changing policy")
+                by = operators.operator_identity(person)
+            change = policies.publish(
                 batch, document, source=name, source_digest=digest, by=by, prune=prune, force=force
             )
-            return published + removed
+            return change, reevaluation.begin(in_force, batch, change.patterns, limit)
 
-        return self._engine.run(command)
+        return command
 
     # Ending
 

@@ -33,7 +33,7 @@ def until_resolved_sync(engine: Engine, approval_id: str, patience: float | None
         while True:
             approval, nap = _look(engine, approval_id, limit)
             if approval is None:
-                engine.run(deadlines.expire)
+                engine.run(lambda batch: deadlines.expire(batch, approval_id))
                 continue
             if nap is None:
                 return approval
@@ -60,7 +60,7 @@ async def until_resolved(engine: Engine, approval_id: str, patience: float | Non
         while True:
             approval, nap = await asyncio.to_thread(_look, engine, approval_id, limit)
             if approval is None:
-                await engine.run_async(deadlines.expire)
+                await engine.run_async(lambda batch: deadlines.expire(batch, approval_id))
                 continue
             if nap is None:
                 return approval

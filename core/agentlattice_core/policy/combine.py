@@ -43,8 +43,8 @@ _WORDS = {
 
 
 def combine(verdicts: Sequence[Verdict], guards: Sequence[Verdict]) -> Decision:
-    """The decision. `verdicts` are of the deciding tier, at least one; `guards` of every guardrail that
-    applies.
+    """The decision. `verdicts` are of the deciding tier; `guards` of every guardrail that applies. At least one of
+    either.
     """
     if len(verdicts) == 1 and not guards:
         verdict = verdicts[0]

@@ -126,8 +126,12 @@ class PolicySet:
             }
         )
 
-    def decide(self, facts: Facts) -> Decision:
-        """What policy says of `facts`. Never raises for anything an action holds."""
+    def decide(self, facts: Facts, *, ungoverned: bool = False) -> Decision:
+        """What policy says of `facts`. Never raises for anything an action holds.
+
+        With `ungoverned`, an action that no policy covers is allowed unless a guardrail objects: for what was asked of
+        a person by a policy that has been deleted since.
+        """
         plan = self._plan(facts.action.action_type, facts.agent.root)
         if plan.tampered is not None:
             return Decision(
@@ -148,12 +152,16 @@ class PolicySet:
             if verdicts:
                 break
         else:
-            return Decision("not_found")
+            if not ungoverned:
+                return Decision("not_found")
+            verdicts = []
         guards = []
         for guardrail in plan.guardrails:
             verdict = guardrail.verdict(facts, registries)
             if verdict is not None:
                 guards.append(verdict)
+        if not verdicts and not guards:
+            return Decision("allow")
         return combine(verdicts, guards)
 
     def examined(

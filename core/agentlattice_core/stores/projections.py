@@ -10,16 +10,19 @@
 | `log` | `log` | when the log began |
 | `history_cut` | index | nothing; it points to an entry that says that an older copy was accepted |
 | `signing_key` | index | nothing; it points to an entry by which one signing key names the next |
-| `agent` | name | id, tags, grants, owner |
+| `agent` | name | id, tags, grants, owner, the person who registered it |
 | `agent_id` | id | the agent's name |
 | `policy` | part id | version, digest, pattern, who published it and in which entry; `removed` once it is gone |
 | `policies` | `set` | the entry of the last change to any part and the digest over all, to tell compiled sets apart |
 | `source` | name of a policy file | the digest of what was applied from it last |
+| `reevaluation` | `set` | how far pending requests have been asked about after a change of policy, and its patterns |
+| `operator` | name | role and groups of a registered person |
 | `action` | agent id / index | type, status, claim, charges and whether they are held, settled or released, outcome |
 | `event` | agent id / event id | the index of the action it names |
 | `limit` | limit key | the total charged |
 | `approval` | id | the request, its terms, votes, resolution and grant |
 | `pending` | deadline / approval id | nothing; it orders what waits by deadline |
+| `due` | time / what / approval id | nothing; it orders escalations (`escalate`) and unused grants (`lapse`) by time |
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from typing import Any
 from agentlattice_core.errors import AuditError
 from agentlattice_core.stores.base import Document, StateKey
 
-__all__ = ["EXACT", "Get", "action_key", "event_key", "fold", "pending_key"]
+__all__ = ["EXACT", "Get", "action_key", "due_key", "event_key", "fold", "pending_key"]
 
 Get = Callable[[str, str], Document | None]
 
@@ -52,6 +55,11 @@ def event_key(agent_id: str, event_id: str) -> str:
 def pending_key(timeout_at: str, approval_id: str) -> str:
     """Where a pending approval waits for its deadline."""
     return f"{timeout_at}/{approval_id}"
+
+
+def due_key(at: str, what: str, approval_id: str) -> str:
+    """Where something that falls due at a time is found: `escalate` a request, `lapse` a grant."""
+    return f"{at}/{what}/{approval_id}"
 
 
 def fold(
@@ -119,18 +127,18 @@ def _agent(
     writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
 ) -> None:
     before = writes.get("agent", data["agent"])
-    writes.put(
-        "agent",
-        data["agent"],
-        {
-            "id": data["agent_id"],
-            "tags": data["tags"],
-            "grants": data["grants"],
-            "owner": data.get("owner"),
-            "entry": index,
-            "registered_at": before["registered_at"] if before else at,
-        },
-    )
+    document: Document = {
+        "id": data["agent_id"],
+        "tags": data["tags"],
+        "grants": data["grants"],
+        "owner": data.get("owner"),
+        "entry": index,
+        "registered_at": before["registered_at"] if before else at,
+    }
+    registered_by = before.get("registered_by") if before else who.get("operator")
+    if registered_by is not None:
+        document["registered_by"] = registered_by
+    writes.put("agent", data["agent"], document)
     writes.put("agent_id", data["agent_id"], {"agent": data["agent"]})
 
 
@@ -142,21 +150,28 @@ def _policy(
         writes.put("source", data["source"], {"digest": data["digest"], "at": at})
         writes.put("policies", "set", {"entry": index, "digest": data["set"]})
         return
+    if event == "reevaluating":
+        writes.put("reevaluation", "set", {"patterns": data["patterns"], "after": data["after"]})
+        return
+    if event == "reevaluated":
+        writes.put("reevaluation", "set", None)
+        return
     before = writes.get("policy", data["part"])
-    writes.put(
-        "policy",
-        data["part"],
-        {
-            "version": data["version"],
-            "digest": data["digest"],
-            "pattern": data.get("pattern"),
-            "source": data.get("source"),
-            "entry": index,
-            "removed": event == "removed",
-            "created_at": before["created_at"] if before else at,
-            "changed_at": at,
-        },
-    )
+    document: Document = {
+        "version": data["version"],
+        "digest": data["digest"],
+        "pattern": data.get("pattern"),
+        "source": data.get("source"),
+        "entry": index,
+        "removed": event == "removed",
+        "created_at": before["created_at"] if before else at,
+        "changed_at": at,
+    }
+    if "replaces" in data:
+        document["replaces"] = data["replaces"]
+    if "approval" in data:
+        writes.change("approval", data["approval"], forever=data["forever"])
+    writes.put("policy", data["part"], document)
     writes.put("policies", "set", {"entry": index})
 
 
@@ -179,31 +194,41 @@ def _action(
         writes.charge(charges, +1)
     if approval is not None:
         document["approval"] = approval["id"]
-        writes.put(
-            "approval",
-            approval["id"],
-            {
-                "status": "pending",
-                "action": id,
-                "entry": index,
-                "agent": who["agent"],
-                "agent_id": who["agent_id"],
-                "action_type": data["action_type"],
-                "policy": data.get("policy"),
-                "sets": approval["sets"],
-                "escalate_after": approval.get("escalate_after"),
-                "escalate_to": approval.get("escalate_to") or [],
-                "requested_at": at,
-                "timeout_at": approval["timeout_at"],
-                "votes": [],
-                "resolved_by": None,
-                "resolved_at": None,
-            },
-        )
-        writes.put("pending", pending_key(approval["timeout_at"], approval["id"]), {})
+        _request(writes, index, at, who, data, id)
     writes.put("action", action_key(who["agent_id"], index), document)
     if "event_id" in data:
         writes.put("event", event_key(who["agent_id"], data["event_id"]), {"entry": index})
+
+
+def _request(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    """A person is asked."""
+    approval = data["approval"]
+    writes.put(
+        "approval",
+        approval["id"],
+        {
+            "status": "pending",
+            "action": id,
+            "entry": index,
+            "agent": who["agent"],
+            "agent_id": who["agent_id"],
+            "action_type": data["action_type"],
+            "policy": data.get("policy"),
+            "sets": approval["sets"],
+            "escalate_after": approval.get("escalate_after"),
+            "escalate_to": approval.get("escalate_to") or [],
+            "requested_at": at,
+            "timeout_at": approval["timeout_at"],
+            "votes": [],
+            "resolved_by": None,
+            "resolved_at": None,
+        },
+    )
+    writes.put("pending", pending_key(approval["timeout_at"], approval["id"]), {})
+    if "escalate_after" in approval:
+        writes.put("due", due_key(approval["escalate_after"], "escalate", approval["id"]), {})
 
 
 def _approval(
@@ -212,12 +237,36 @@ def _approval(
     event, approval_id = data["event"], data["approval"]
     before = writes.known("approval", approval_id)
     if event == "vote":
-        vote = {"by": data["by"], "groups": data["groups"], "at": at, "entry": index}
-        writes.change("approval", approval_id, votes=[*before["votes"], vote])
+        writes.change("approval", approval_id, votes=[*before["votes"], _vote(index, at, data)])
         return
-    writes.change(
-        "approval", approval_id, status=event, resolved_by=data.get("by"), resolved_at=at, resolution=index
-    )
+    if event == "amended":
+        writes.change(
+            "approval",
+            approval_id,
+            policy=data["policy"],
+            sets=data["sets"],
+            escalate_to=data["escalate_to"],
+            votes=[vote for vote in before["votes"] if vote["by"] not in data["void"]],
+            amended=index,
+        )
+        return
+    if before["escalate_after"] is not None and "escalated_at" not in before:
+        writes.put("due", due_key(before["escalate_after"], "escalate", approval_id), None)
+    if event == "escalated":
+        writes.change("approval", approval_id, escalated_at=at)
+        return
+    changes: dict[str, Any] = {
+        "status": event,
+        "resolved_by": data.get("by"),
+        "resolved_at": at,
+        "resolution": index,
+    }
+    if event == "approved" and "lapses_at" in data:  # entries of the first release do not say it
+        changes["lapses_at"] = data["lapses_at"]
+        if data["by"] is not None:
+            changes["votes"] = [*before["votes"], _vote(index, at, data)]
+        writes.put("due", due_key(data["lapses_at"], "lapse", approval_id), {})
+    writes.change("approval", approval_id, **changes)
     writes.put("pending", pending_key(before["timeout_at"], approval_id), None)
     key = action_key(before["agent_id"], before["entry"])
     if event == "approved":
@@ -233,11 +282,22 @@ def _approval(
         writes.change("action", key, status="timed_out" if event == "timed_out" else "denied")
 
 
+def _vote(index: int, at: str, data: Mapping[str, Any]) -> Document:
+    vote = {"by": data["by"], "groups": data["groups"], "at": at, "entry": index}
+    if "forever" in data:
+        vote["forever"] = data["forever"]
+    return vote
+
+
 def _claim(
     writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
 ) -> None:
     key = action_key(data["agent_id"], data["entry"])
     action = writes.known("action", key)
+    if "approval" in action:
+        approval = writes.known("approval", action["approval"])
+        if "lapses_at" in approval:
+            writes.put("due", due_key(approval["lapses_at"], "lapse", action["approval"]), None)
     if action.get("charged") in ("held", "settled"):
         # Whatever the claim comes to, what was reserved before is replaced by what the claim itself charges.
         writes.charge(action["charges"], -1)
@@ -271,6 +331,14 @@ def _outcome(
     writes.change("action", key, **changes)
 
 
+def _operator(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    removed = data["event"] == "removed"
+    document = None if removed else {"role": data["role"], "groups": data["groups"], "entry": index}
+    writes.put("operator", data["operator"], document)
+
+
 def _erasure(
     writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
 ) -> None:
@@ -280,6 +348,7 @@ def _erasure(
 _FOLDS = {
     "log": _log,
     "agent": _agent,
+    "operator": _operator,
     "policy": _policy,
     "action": _action,
     "approval": _approval,
