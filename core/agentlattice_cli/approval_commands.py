@@ -87,6 +87,14 @@ def approve(
     approval: ApprovalId,
     digest: options.Digest = None,
     reason: Reason = None,
+    forever: Annotated[
+        str | None,
+        typer.Option(
+            "--forever",
+            metavar="policy|agent",
+            help="Lift the policy that asks, for everybody or for this agent, once all who are needed say so.",
+        ),
+    ] = None,
     operator: options.As = None,
     role: options.Roles = None,
     groups: options.Groups = None,
@@ -96,7 +104,7 @@ def approve(
 ) -> None:
     """Approve a request that was shown."""
     settings = _settings(operator, role, groups, db, signing_key)
-    _decide(settings, approval, digest, reason, approving=True, json=json)
+    _decide(settings, approval, digest, reason, approving=True, json=json, forever=forever)
 
 
 @app.command()
@@ -132,7 +140,7 @@ def _read(settings: Settings, approval_id: str) -> ApprovalRequest:
 
     with looking(settings) as look:
         request = approvals.approval_request(look.reader, approval_id)
-    if request.status == "pending" and request.timeout_at <= look.at:
+    if request.waits and request.timeout_at <= look.at:
         request.status = "timed_out"  # whether anything has recorded it yet or not
     return request
 
@@ -145,6 +153,7 @@ def _decide(
     *,
     approving: bool,
     json: bool,
+    forever: str | None = None,
 ) -> None:
     from agentlattice_cli.opening import deciding, operator_of
     from agentlattice_cli.output import Output, note
@@ -152,14 +161,15 @@ def _decide(
 
     name = operator_of(settings)
     request = _read(settings, approval_id)
-    if request.status == "pending":  # else the core says who was faster
+    if request.waits:  # else the core says who was faster
         asking = sys.stdin.isatty() and sys.stderr.isatty()
         if digest is not None:
             digest = _whole(digest, request)
         elif asking:
             _show(Output(stream=sys.stderr), request)
             digest = request.digest
-            if approving and _line(f"approve as {name}? [y/N] ").lower() not in ("y", "yes"):
+            lasting = f" forever, for the {forever}," if forever else ""
+            if approving and _line(f"approve{lasting} as {name}? [y/N] ").lower() not in ("y", "yes"):
                 note("nothing was decided")
                 raise typer.Exit(1)
         elif approving:
@@ -174,15 +184,23 @@ def _decide(
                     "say why with `--reason`; the agent is told, so that it can do better"
                 )
     with deciding(settings) as client:
-        act = client.approve_action_sync if approving else client.deny_action_sync
-        decided = act(approval_id, reason, digest=digest)
+        if approving:
+            lift: Any = forever
+            decided = client.approve_action_sync(approval_id, reason, digest=digest, forever=lift)
+        else:
+            decided = client.deny_action_sync(approval_id, reason, digest=digest)
     out = Output(json=json)
     if json:
         out.document(decided)
-    elif decided.status == "pending":
+    elif decided.waits:
         out.line(f"{decided.id} noted, and waits for more approvers: {_approvers(decided)}")
     else:
         out.line(f"{decided.id} {decided.status} by {decided.resolved_by}")
+    if forever is not None and not json:
+        lifted = {"policy": "for everybody", "agent": f"for {decided.agent}"}.get(decided.forever or "")
+        out.line(
+            f"the policy is lifted {lifted}" if lifted else "the policy is not lifted: others have to agree"
+        )
 
 
 def _whole(digest: str, request: ApprovalRequest) -> str:
@@ -233,6 +251,8 @@ def _show(out: Output, request: ApprovalRequest) -> None:
         ("approvers", _approvers(request)),
         ("requested at", request.requested_at),
         ("decide by", request.timeout_at),
+        ("approved so far by", ", ".join(request.approved_by) if request.waits else None),
+        ("escalated to", ", ".join(request.escalated_to)),
         ("decided by", request.resolved_by),
         ("decided at", request.resolved_at),
         ("reason", request.reason),

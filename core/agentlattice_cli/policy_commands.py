@@ -1,12 +1,14 @@
 """`al policy`: writing policy and putting it into force.
 
-- Only `apply` changes anything, in an operator's name.
+- Only `apply` changes anything, in an operator's name. It says first which pending requests it decides; none is
+  approved that way without a yes.
 - What is wrong in a file is said as `file:line:column: field: message`, so that editors can jump there.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +20,7 @@ from agentlattice_cli.program import command_group
 
 if TYPE_CHECKING:
     from agentlattice_cli.opening import Look
+    from agentlattice_core.results import PolicyRehearsal
 
 __all__ = ["app"]
 
@@ -246,6 +249,9 @@ def apply(
             "--prune", help="Remove what a file of the same name published before and no longer holds."
         ),
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask, also where pending requests are approved by it.")
+    ] = False,
     operator: options.As = None,
     role: options.Roles = None,
     db: options.Db = None,
@@ -263,16 +269,54 @@ def apply(
     settings = resolve({"operator": operator, "role": role, "db": db, "signing_key": signing_key})
     if settings["role"].value == "viewer":
         raise ForbiddenError("a viewer may see policies but not apply them; name another role with `--role`")
-    with deciding(settings, new=True) as client:
-        changed = client.apply_policies_sync([os.fspath(path) for path in files], prune=prune)
+    sources = [os.fspath(path) for path in files]
     out = Output(json=json)
+    with deciding(settings, new=True) as client:
+        rehearsal = client.rehearse_policies_sync(sources, prune=prune)
+        _tell_consequences(rehearsal)
+        if rehearsal.approved and not yes and not _confirmed(len(rehearsal.approved)):
+            raise typer.Exit(1)
+        changed = client.apply_policies_sync(sources, prune=prune)
     if json:
-        out.document({"changed": changed})
+        out.document({"changed": changed, "approved": [one.id for one in rehearsal.approved]})
         return
     for part in changed:
         out.line(shown(part))
     if not changed:
         out.line("nothing changed: what is in force is what the files say")
+
+
+def _tell_consequences(rehearsal: PolicyRehearsal) -> None:
+    """Name the pending requests that this decides, before it does."""
+    from agentlattice_cli.output import note, shown
+
+    for what, requests in (
+        ("approves", rehearsal.approved),
+        ("denies", rehearsal.denied),
+        ("asks other approvers about", rehearsal.amended),
+    ):
+        for one in requests:
+            note(
+                f"{what} {one.id}: {shown(one.action_type)} of {shown(one.agent)}, asked at {one.requested_at}"
+            )
+
+
+def _confirmed(approved: int) -> bool:
+    """Whether a person on the terminal wants that. Raises InvalidRequestError where there is none to ask."""
+    from agentlattice_cli.output import note
+    from agentlattice_core.errors import InvalidRequestError
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InvalidRequestError(
+            f"this would approve {approved} pending request{'' if approved == 1 else 's'} without a person; "
+            "pass `--yes` if that is meant"
+        )
+    sys.stderr.write(f"approve {approved} pending without a person? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    note("nothing was changed")
+    return False
 
 
 def _readable_parts(look: Look) -> dict[str, bytes]:

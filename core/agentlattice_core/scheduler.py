@@ -33,7 +33,7 @@ _AT_ONCE = 250  # things settled in one transaction
 
 
 class Scheduler:
-    """The timer of one open log. `run` carries a command through the sequencer; it answers 0 if nothing may be recorded."""
+    """The timer of one open log. `run` carries a command through the sequencer, or answers 0 if it may not."""
 
     def __init__(
         self,

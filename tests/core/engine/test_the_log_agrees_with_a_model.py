@@ -291,9 +291,9 @@ class Governance(RuleBasedStateMachine):
         for action in self.actions:
             if self.status(action, now) == "timed_out":
                 action.status, action.day = "timed_out", None
-            if action.status == "approved" and action.resolved_at is not None:
-                if now >= action.resolved_at + timedelta(hours=24):
-                    action.status, action.claim, action.day = "lapsed", "lapsed", None
+            granted = action.resolved_at if action.status == "approved" else None
+            if granted is not None and now >= granted + timedelta(hours=24):
+                action.status, action.claim, action.day = "lapsed", "lapsed", None
 
     @rule(cap=st.sampled_from([60, 100]), vault=st.sampled_from(["require_approval", "deny"]))
     def change_policy(self, cap: int, vault: str) -> None:

@@ -20,7 +20,8 @@ policies:
   - name: Deploys
     action: deploy.*
     effect: require_approval
-    approval: {timeout: 1h, approvers: ["user:lead"], escalate_after: 20m, escalate_to: ["group:oncall", "webhook:pager"]}
+    approval: {timeout: 1h, approvers: ["user:lead"], escalate_after: 20m,
+      escalate_to: ["group:oncall", "webhook:pager"]}
   - name: Both
     action: both.do
     effect: require_approval
