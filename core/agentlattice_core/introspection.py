@@ -193,6 +193,8 @@ def audit_event(reader: Reader, row: Row, document: Document, *, for_agent: bool
             event.approved_by, event.approved_at = approval["resolved_by"], approval["resolved_at"]
         elif approval["status"] != "pending":
             event.denial_reason = resolved_reason(reader, approval)
+        if approval["status"] != "pending":
+            event.approval = _decision_on(reader, document["approval"], approval)
     if "outcome" in document:
         outcome = reader.row(document["outcome"])
         assert outcome is not None
@@ -201,6 +203,21 @@ def audit_event(reader: Reader, row: Row, document: Document, *, for_agent: bool
         if outcome[4] is not None:
             event.outcome |= orjson.loads(outcome[4])
     return event
+
+
+def _decision_on(reader: Reader, approval_id: str, approval: Document) -> dict[str, Any]:
+    row = reader.row(approval["resolution"])
+    assert row is not None
+    said = orjson.loads(row[4]) if row[4] is not None else {}
+    return {
+        "id": approval_id,
+        "decision": approval["status"],
+        "operator": approval["resolved_by"],
+        "reason": said.get("reason") or orjson.loads(row[1])["data"].get("note"),
+        "at": approval["resolved_at"],
+        "policy": (approval["policy"] or {}).get("name"),
+        "approved_by": [vote["by"] for vote in approval["votes"]],
+    }
 
 
 def _text(metadata: dict[str, Any], name: str) -> str | None:

@@ -214,6 +214,13 @@ class CanIResult:
 
 @dataclass
 class AuditEvent:
+    """An action of the audit trail, with what became of it.
+
+    `approval` is the decision on it once there is one: `id`, `decision` (approved, denied, timed_out or cancelled),
+    `operator` (None where no person decided), `reason`, `at`, `policy` (the name of the policy that asked) and
+    `approved_by`, everybody whose vote counted.
+    """
+
     id: str
     action_type: str
     status: str
@@ -236,6 +243,7 @@ class AuditEvent:
     claim: str | None = None
     outcome: dict[str, Any] | None = None
     erased: bool = False
+    approval: dict[str, Any] | None = None
 
 
 @dataclass

@@ -225,3 +225,15 @@ def test_nothing_waiting_is_said_beside_the_answer(al: Al, governed: AgentLattic
     result = al("approvals", "list")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "nothing waits for a person\n")
     assert document(al("approvals", "list", "--json")) == {"approvals": []}
+
+
+def test_an_administrator_approves_forever(al: Al, governed: AgentLattice, request_id: str) -> None:
+    """Said on the same line that decides; a member is refused and has decided nothing."""
+    digest = shown(al, request_id).digest
+    decide = ("approvals", "approve", request_id, *ANA, "--digest", digest, "--forever", "agent")
+    assert "takes an administrator" in al(*decide).stderr
+    done = al(*decide, "--role", "admin")
+    assert done.exit_code == 0, done.stderr
+    assert "the policy is lifted for ci" in done.stdout
+    assert governed.execute_sync("deploy.production", metadata={"version": "2"}).status == "executed"
+    assert governed.for_agent("other").execute_sync("deploy.production").status == "requested"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cli_world import POLICIES, Al, document
+from cli_world import POLICIES, Al, Terminal, document
 
 from agentlattice_core import AgentLattice
 from agentlattice_core.testing import ManualClock
@@ -232,7 +232,7 @@ def test_apply_needs_an_operator_and_is_recorded_in_that_name(al: Al, project: P
     applied = al("policy", "apply", "policies.yaml", "--as", "ana")
     assert sorted(applied.stdout.split()) == ["policy/deploys", "policy/no-secrets", "policy/pr-size"]
     again = al("policy", "apply", "policies.yaml", "--as", "ana", "--json")
-    assert document(again) == {"changed": []}
+    assert document(again) == {"changed": [], "approved": []}
     al("audit", "export", "log.jsonl")
     assert (
         '\\"who\\":{\\"established\\":\\"asserted\\",\\"operator\\":\\"ana\\"'
@@ -252,7 +252,8 @@ def test_apply_deletes_only_with_prune(al: Al, project: Path) -> None:
     assert "removed policy/deploys Deploys" in changes
     assert 'effect: "allow" -> "deny"' in changes
     assert document(al("policy", "apply", "policies.yaml", "--as", "ana", "--json")) == {
-        "changed": ["policy/pr-size"]
+        "changed": ["policy/pr-size"],
+        "approved": [],
     }
     pruned = document(al("policy", "apply", "policies.yaml", "--as", "ana", "--prune", "--json"))["changed"]
     assert sorted(pruned) == ["policy/deploys", "policy/no-secrets"]
@@ -348,3 +349,37 @@ def test_lint_can_check_names_against_the_agents_there_are(
     assert found.startswith("named.yaml:3:")
     assert found.endswith("warning unknown-agent: no agent has `cii`; did you mean `ci`?\n")
     assert al("policy", "lint", "named.yaml", "--db", "nowhere.db").exit_code == 1
+
+
+def test_apply_names_what_waits_before_it_approves_that(
+    al: Al, governed: AgentLattice, project: Path
+) -> None:
+    """A script has to say that it is meant; nothing is applied until then, and then the agent may go on."""
+    asked = governed.execute_sync("deploy.production", metadata={"version": "1"})
+    (project / "policies.yaml").write_text(
+        "version: 1\npolicies:\n  - {name: Idle, action: idle.do, effect: allow}\n"
+    )
+    prune = ("policy", "apply", "policies.yaml", "--as", "ana", "--prune")
+    refused = al(*prune)
+    assert refused.exit_code == 1
+    assert f"approves {asked.approval_id}: deploy.production of ci" in refused.stderr
+    assert "pass `--yes`" in refused.stderr
+    assert governed.claim_sync(asked.audit_event_id).status == "requested"
+    done = al(*prune, "--yes", "--json")
+    assert document(done)["approved"] == [asked.approval_id]
+    assert f"approves {asked.approval_id}" in done.stderr
+    assert governed.claim_sync(asked.audit_event_id).claim == "started"
+
+
+def test_on_a_terminal_a_person_says_whether_that_is_meant(governed: AgentLattice, project: Path) -> None:
+    """No leaves everything as it was; yes applies the file."""
+    asked = governed.execute_sync("deploy.production", metadata={"version": "1"})
+    (project / "policies.yaml").write_text(
+        "version: 1\npolicies:\n  - {name: Idle, action: idle.do, effect: allow}\n"
+    )
+    for answer, ends, status in (("n\n", 1, "requested"), ("y\n", 0, "executed")):
+        terminal = Terminal("policy", "apply", "policies.yaml", "--as", "ana", "--prune")
+        terminal.until("approve 1 pending without a person? [y/N] ")
+        terminal.type(answer)
+        assert terminal.end() == ends
+        assert governed.claim_sync(asked.audit_event_id).status == status

@@ -63,6 +63,33 @@ def test_a_denial_ends_it_and_its_reason_reaches_the_agent(al: AgentLattice, ope
     assert result.message == "deployment window closed"
 
 
+def test_the_audit_trail_says_who_decided_what_when_why_and_by_which_policy(
+    al: AgentLattice, operator: AgentLattice, clock: ManualClock
+) -> None:
+    """For a yes, a no, and a time that ran out."""
+    yes, no, _ = ask(al)[1], ask(al)[1], ask(al)[1]
+    operator.approve_action_sync(yes, "reviewed")
+    operator.deny_action_sync(no, "window closed")
+    clock.advance(hours=1)
+    events = al.audit_sync().events[::-1]
+    assert [event.approval and {**event.approval, "id": None} for event in events] == [
+        {
+            "id": None,
+            "decision": decision,
+            "operator": by,
+            "reason": reason,
+            "at": at,
+            "policy": "Deploys",
+            "approved_by": [by] if decision == "approved" else [],
+        }
+        for decision, by, reason, at in (
+            ("approved", "k.chen@acme.com", "reviewed", "2026-03-02T09:00:00.000000Z"),
+            ("denied", "k.chen@acme.com", "window closed", "2026-03-02T09:00:00.000000Z"),
+            ("timed_out", None, None, "2026-03-02T10:00:00.000000Z"),
+        )
+    ]
+
+
 def test_a_decision_is_final(al: AgentLattice, operator: AgentLattice) -> None:
     _, approval = ask(al)
     operator.deny_action_sync(approval)
