@@ -249,7 +249,7 @@ def _terms(batch: Batch, terms: ApprovalTerms) -> dict[str, Any]:
         "sets": quorum.as_sets(terms),
     }
     if terms.escalate_after is not None:
-        found["escalate_after"] = format_time(batch.now + timedelta(seconds=terms.escalate_after))
+        found["escalates_at"] = format_time(batch.now + timedelta(seconds=terms.escalate_after))
     if terms.escalate_to:
         found["escalate_to"] = list(terms.escalate_to)
     return found

@@ -205,30 +205,28 @@ def _request(
 ) -> None:
     """A person is asked."""
     approval = data["approval"]
-    writes.put(
-        "approval",
-        approval["id"],
-        {
-            "status": "pending",
-            "action": id,
-            "entry": index,
-            "agent": who["agent"],
-            "agent_id": who["agent_id"],
-            "action_type": data["action_type"],
-            "policy": data.get("policy"),
-            "sets": approval["sets"],
-            "escalate_after": approval.get("escalate_after"),
-            "escalate_to": approval.get("escalate_to") or [],
-            "requested_at": at,
-            "timeout_at": approval["timeout_at"],
-            "votes": [],
-            "resolved_by": None,
-            "resolved_at": None,
-        },
-    )
+    document: Document = {
+        "status": "pending",
+        "action": id,
+        "entry": index,
+        "agent": who["agent"],
+        "agent_id": who["agent_id"],
+        "action_type": data["action_type"],
+        "policy": data.get("policy"),
+        "sets": approval["sets"],
+        "escalate_after": approval.get("escalate_after"),  # of the first release, which did not escalate
+        "escalate_to": approval.get("escalate_to") or [],
+        "requested_at": at,
+        "timeout_at": approval["timeout_at"],
+        "votes": [],
+        "resolved_by": None,
+        "resolved_at": None,
+    }
+    if "escalates_at" in approval:
+        document["escalates_at"] = approval["escalates_at"]
+        writes.put("due", due_key(approval["escalates_at"], "escalate", approval["id"]), {})
+    writes.put("approval", approval["id"], document)
     writes.put("pending", pending_key(approval["timeout_at"], approval["id"]), {})
-    if "escalate_after" in approval:
-        writes.put("due", due_key(approval["escalate_after"], "escalate", approval["id"]), {})
 
 
 def _approval(
@@ -250,8 +248,8 @@ def _approval(
             amended=index,
         )
         return
-    if before["escalate_after"] is not None and "escalated_at" not in before:
-        writes.put("due", due_key(before["escalate_after"], "escalate", approval_id), None)
+    if "escalates_at" in before and "escalated_at" not in before:
+        writes.put("due", due_key(before["escalates_at"], "escalate", approval_id), None)
     if event == "escalated":
         writes.change("approval", approval_id, escalated_at=at)
         return

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from agentlattice_core import AgentLattice, ForbiddenError, GovernanceEvent, IllegalTransitionError
+from agentlattice_core.stores.projections import fold
 from agentlattice_core.testing import ManualClock
 
 POLICY = """
@@ -225,3 +226,36 @@ def test_several_processes_record_a_timeout_once(opened, policies: Path, tmp_pat
         assert process.exitcode == 0
     assert Counter(entry["data"]["approval"] for entry in entries(al)) == Counter(asked)
     assert al.verify_state_sync() == []
+
+
+def test_entries_of_the_first_release_fold_to_what_they_did() -> None:
+    """They say neither when to escalate nor when a grant lapses, so nothing falls due by them."""
+    state: dict[tuple[str, str], Any] = {}
+
+    def enter(
+        kind: str, index: int, who: dict[str, Any], data: dict[str, Any], id: str | None = None
+    ) -> None:
+        at = f"2026-03-02T09:0{index}:00.000000Z"
+        state.update(fold(lambda *name: state.get(name), kind, index, at, who, data, id))
+
+    agent = {"agent": "ci", "agent_id": "agt_1"}
+    terms = {
+        "id": "apr_1",
+        "timeout_at": "2026-03-02T10:00:00.000000Z",
+        "sets": [{"approvers": ["user:lead"], "quorum": 1}],
+        "escalate_after": "2026-03-02T09:20:00.000000Z",
+        "escalate_to": ["group:oncall"],
+    }
+    enter("action", 0, agent, {"action_type": "x", "decision": "requested", "approval": terms}, "evt_1")
+    enter(
+        "approval",
+        1,
+        {"operator": "lead"},
+        {"event": "approved", "approval": "apr_1", "by": "lead", "groups": []},
+    )
+    assert not any(kind == "due" for kind, _ in state)
+    approval = state["approval", "apr_1"]
+    assert (approval["escalate_after"], approval["votes"]) == ("2026-03-02T09:20:00.000000Z", [])
+    assert not {"escalates_at", "lapses_at"} & set(approval)
+    enter("claim", 2, agent, {"event": "started", "agent_id": "agt_1", "entry": 0, "action": "evt_1"})
+    assert state["action", "agt_1/000000000000"]["claim"] == "started"
