@@ -30,6 +30,14 @@ def test_getting_started_from_the_first_line_to_the_last(
     follow("docs/getting-started.md")
 
 
+def test_what_approvals_says_of_deciding_is_what_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step of the page is taken, in order, in one directory, and what it shows is what comes."""
+    monkeypatch.chdir(tmp_path)
+    follow("docs/approvals.md")
+
+
 def test_the_security_model_shows_commands_that_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping a checkpoint elsewhere and verifying against it are typed as the page says."""
     monkeypatch.chdir(tmp_path)
@@ -55,7 +63,7 @@ def test_an_adapters_twenty_lines_run_and_show_the_denial(
 
 def test_every_page_with_programs_is_run_by_a_test() -> None:
     """A new page with a program on it needs a test that runs it."""
-    here = {"docs/getting-started.md", *ALONE}
+    here = {"docs/approvals.md", "docs/getting-started.md", *ALONE}
     for path in pages():
         page = path.relative_to(ROOT).as_posix()
         if page in here or not any(block.language == "python" for block in blocks(page)):
