@@ -6,6 +6,7 @@ and printed, so that a run can show what it has covered.
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from collections import Counter
@@ -215,9 +216,35 @@ class Approvals(RuleBasedStateMachine):
         self.requests.append(request)
         return request
 
-    @rule(state=st.sampled_from(STATES), amended=st.booleans())
-    def bring_about(self, state: str, amended: bool) -> None:
-        """A request in a state of one's choosing, so that rare states are met as often as the others."""
+    @rule(number=st.integers(0, 2**32 - 1))
+    def meet(self, number: int) -> None:
+        """A cell drawn evenly, which a choice by the framework is not, so that rare ones are met as often as others."""
+        chance = random.Random(number)
+        state, event, amended = chance.choice(STATES), chance.choice(EVENTS), chance.random() < 0.5
+        request = self.bring_about(state, amended or event == "vote otherwise shown")
+        if event == "vote":
+            self.do_vote(request, "bob", False)
+        elif event == "vote otherwise shown":
+            self.do_vote(request, "bob", True)
+        elif event == "deny":
+            self.do_deny(request, "bob")
+        elif event == "stranger votes":
+            self.do_stranger_votes(request, "vic", True)
+        elif event == "cancel":
+            self.do_cancel(request)
+        elif event == "claim":
+            self.do_claim(request)
+        elif event == "outcome":
+            self.do_outcome(request)
+        elif event in ("escalation", "deadline", "lapse"):
+            self.pass_time({"escalation": 60, "deadline": 120, "lapse": 1600}[event])
+        else:
+            modes = {"policy allows": "allow", "policy denies": "deny", "policy is deleted": "gone"}
+            mode = modes.get(event, "anyone")
+            self.change_policy("two" if mode == self.mode else mode)
+            self.change_policy(mode)
+
+    def bring_about(self, state: str, amended: bool) -> Request:
         self.change_policy("two")
         request = self.new_request()
         if amended:
@@ -240,6 +267,7 @@ class Approvals(RuleBasedStateMachine):
         if state in ("claimed", "refused"):
             self.do_claim(request)
         assert request.named == state
+        return request
 
     def shown(self, approval: str) -> str:
         return next(
@@ -249,7 +277,9 @@ class Approvals(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(data=st.data(), person=st.sampled_from(["ann", "bob", "cid", "eve"]), shown=st.booleans())
     def vote(self, data: st.DataObject, person: str, shown: bool) -> None:
-        request = self.one(data)
+        self.do_vote(self.one(data), person, shown)
+
+    def do_vote(self, request: Request, person: str, shown: bool) -> None:
         digest = request.digest if shown else None
         otherwise = shown and request.amended
         CELLS[request.named, "vote otherwise shown" if otherwise else "vote"] += 1
@@ -282,16 +312,7 @@ class Approvals(RuleBasedStateMachine):
     @rule(data=st.data())
     def vote_otherwise_shown(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from([one for one in self.requests[-8:] if one.amended]))
-        CELLS[request.named, "vote otherwise shown"] += 1
-        fits = [name for name in ("ann", "bob", "cid", "eve") if name not in request.votes]
-        person = data.draw(st.sampled_from(fits)) if fits else "ann"
-        error = IllegalTransitionError
-        if request.waits:
-            listed = counts(request.mode, person, request.escalated)
-            error = DigestMismatchError if listed and person not in request.votes else AgentLatticeError  # type: ignore[assignment]
-        self.refused(
-            lambda: self.people[person].approve_action_sync(request.approval, digest=request.digest), error
-        )
+        self.do_vote(request, data.draw(st.sampled_from(["ann", "bob", "cid", "eve"])), True)
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data(), person=st.sampled_from(["ann", "bob", "cid", "eve"]))
@@ -316,7 +337,9 @@ class Approvals(RuleBasedStateMachine):
     @rule(data=st.data(), person=st.sampled_from(["vic", "olga"]), approve=st.booleans())
     def stranger_votes(self, data: st.DataObject, person: str, approve: bool) -> None:
         """A viewer, and whoever owns the agent."""
-        request = self.one(data)
+        self.do_stranger_votes(self.one(data), person, approve)
+
+    def do_stranger_votes(self, request: Request, person: str, approve: bool) -> None:
         CELLS[request.named, "stranger votes"] += 1
         client = self.people[person]
         act = client.approve_action_sync if approve else client.deny_action_sync
@@ -367,7 +390,9 @@ class Approvals(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def outcome(self, data: st.DataObject) -> None:
-        request = self.one(data)
+        self.do_outcome(self.one(data))
+
+    def do_outcome(self, request: Request) -> None:
         CELLS[request.named, "outcome"] += 1
 
         def act() -> Any:

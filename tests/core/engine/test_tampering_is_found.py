@@ -18,6 +18,7 @@ from agentlattice_core import (
     ReportOutcome,
     VerifyResult,
 )
+from agentlattice_core.testing import ManualClock
 
 
 @pytest.fixture
@@ -70,7 +71,9 @@ def test_an_untouched_log_verifies_and_so_does_its_state(opened, database: Path)
 
 @pytest.mark.parametrize("column", ["body", "leaf", "salt", "payload"])
 @pytest.mark.parametrize("row", [0, 5, 255, 256, 301])
-def test_a_changed_bit_is_found_and_its_row_named(opened, database: Path, column: str, row: int) -> None:
+def test_a_changed_bit_is_found_and_its_row_named(
+    database: Path, clock: ManualClock, column: str, row: int
+) -> None:
     connection = apsw.Connection(str(database))
     (value,) = connection.execute(f"SELECT {column} FROM entries WHERE i = ?", (row,)).fetchone()
     connection.close()
@@ -81,7 +84,7 @@ def test_a_changed_bit_is_found_and_its_row_named(opened, database: Path, column
         connection.close()
     for bit in (0, len(value) * 4, len(value) * 8 - 1):
         change(database, f"UPDATE entries SET {column} = ? WHERE i = ?", flipped(value, bit), row)
-        with AgentLattice.embedded(database, agent="ci") as al:
+        with AgentLattice.embedded(database, agent="ci", clock=clock) as al:
             result = al.verify_sync()
             assert (result.chain_valid, result.first_broken_at_row_id) == (False, str(row))
         change(database, f"UPDATE entries SET {column} = ? WHERE i = ?", value, row)
