@@ -82,7 +82,7 @@ def _events(store: SQLiteStore) -> Iterator[tuple[str, str, ApprovalRequest]]:
                     requests = [approvals.approval_request(reader, one) for one in passed]
                 for request in requests:
                     del deadlines[request.id]
-                    if request.status == "pending":
+                    if request.waits:
                         request.status = "timed_out"
                         yield "timed_out", request.timeout_at, request
                 continue
@@ -113,7 +113,7 @@ def _approval_of(entry: dict[str, Any]) -> str | None:
 
 
 def _tell(out: Output, event: str, at: str, request: ApprovalRequest) -> None:
-    waits = event in ("pending", "requested", "escalated", "vote")
+    waits = event in ("pending", "requested", "escalated", "amended", "vote")
     out.event(
         {"event": event, "at": at, "approval": request},
         [

@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-from agentlattice_core.approvals import operator_identity
 from agentlattice_core.audit.canonical import dumps_payload
 from agentlattice_core.audit.entry import Sealer
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import AuditError, ForbiddenError, InvalidRequestError
+from agentlattice_core.operators import operator_identity
 from agentlattice_core.principals import Operator
 from agentlattice_core.stores.base import Transaction
 from agentlattice_core.verification import StateDifference, state_differences, verify

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agentlattice_core.approvals import operator_identity
 from agentlattice_core.audit.canonical import dumps_payload
 from agentlattice_core.audit.cuts import Cut, cut_data, read_cut
 from agentlattice_core.audit.entry import parse
 from agentlattice_core.batch import Batch
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import AuditError, ForbiddenError, IllegalTransitionError, InvalidRequestError
+from agentlattice_core.operators import operator_identity
 from agentlattice_core.principals import Operator
 from agentlattice_core.stores.base import Reader, Transaction
 from agentlattice_core.verification import verify

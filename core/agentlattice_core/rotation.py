@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agentlattice_core.approvals import operator_identity
 from agentlattice_core.audit.canonical import dumps_payload
 from agentlattice_core.audit.keys import KEY_ROTATED
 from agentlattice_core.audit.note import VerifierKey
 from agentlattice_core.batch import Batch
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import ForbiddenError, InvalidRequestError
+from agentlattice_core.operators import operator_identity
 from agentlattice_core.principals import Operator
 
 __all__ = ["rotate_key"]

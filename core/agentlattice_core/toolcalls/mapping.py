@@ -149,9 +149,7 @@ class ToolMapping:
         object.__setattr__(
             self, "_constant", frozenset(name for name, value in values.items() if not _dynamic(value))
         )
-        object.__setattr__(
-            self, "computes", bool(values) or self.metadata is not None or self.arguments != "all"
-        )
+        object.__setattr__(self, "computes", bool(values) or self.metadata is not None or self.arguments != "all")
 
     def build(
         self,
