@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from agentlattice_core import admission, approvals, deadlines, erasure, introspection, verification
 from agentlattice_core.actions import Action
@@ -18,6 +18,8 @@ from agentlattice_core.agents import agent_facts
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.commands import Execution, Outcome
+from agentlattice_core.delegating import Delegate, Delegating
+from agentlattice_core.delegation import Granted
 from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
@@ -40,17 +42,17 @@ from agentlattice_core.results import (
     VerifyResult,
     WhoamiResult,
 )
-from agentlattice_core.session import EIGHT_HOURS_MS, PolicySource, Session, read_sources
+from agentlattice_core.session import EIGHT_HOURS_MS, PolicySource, read_sources
 from agentlattice_core.stores.base import Row
 from agentlattice_core.verification import StateDifference
 from agentlattice_core.waiting import until_resolved, until_resolved_sync
 
-__all__ = ["AgentLattice", "PolicySource"]
+__all__ = ["AgentLattice", "DelegatedAgent", "PolicySource"]
 
 _MOST_OF_A_MESSAGE = 10_000
 
 
-class AgentLattice(Session):
+class AgentLattice(Delegating):
     """A client of the governance core.
 
     `AgentLattice.embedded(...)` opens a local file; nothing else is needed. `gate_poll_timeout_ms` bounds how long
@@ -278,14 +280,15 @@ class AgentLattice(Session):
             return introspection.policies_of(self._engine.policies, reader, agent)
 
     async def whoami(self) -> WhoamiResult:
-        """This agent's identity, state and policies."""
+        """This agent's identity, state, policies, and delegations in force."""
         return await asyncio.to_thread(self.whoami_sync)
 
     def whoami_sync(self) -> WhoamiResult:
         """As `whoami`."""
         agent = self._acting().agent
         with self._engine.read() as reader:
-            return introspection.whoami(self._engine.policies, reader, agent, self.org_id)
+            now = time_of_log(self._engine.clock, reader.head.at)
+            return introspection.whoami(self._engine.policies, reader, agent, self.org_id, now)
 
     async def audit(
         self, cursor: str | None = None, limit: int = 50, action_type: str | None = None
@@ -486,6 +489,43 @@ class AgentLattice(Session):
         """As `unsubscribe`."""
         while self._ends:
             self._ends.pop()()
+
+    # Delegating
+
+    def _child(self, delegate: Delegate, granted: Granted) -> DelegatedAgent:
+        return DelegatedAgent._of(self, delegate, granted)
+
+
+class DelegatedAgent(AgentLattice):
+    """A child: a client that acts under a delegation, and can do what any agent can, delegating further included.
+
+    `name` is what its parent called it, `agent` the name it acts under, `delegation_id` what can be revoked.
+    `capabilities` is what it holds until `expires_at` (RFC 3339); `clamped` says that this is sooner than was asked for,
+    because its parent ends then. Once the delegation has ended, whatever it asks for is denied, `OUT_OF_SCOPE`.
+    """
+
+    name: str
+    run: str | None
+    delegation_id: str
+    capabilities: tuple[str, ...]
+    expires_at: str
+    clamped: bool
+
+    @classmethod
+    def _of(cls, parent: AgentLattice, delegate: Delegate, granted: Granted) -> DelegatedAgent:
+        child = cls._over(parent._engine, parent._mode, int(parent._gate_patience * 1000))
+        child._caller = Caller(granted.agent, parent._mode, "delegated")
+        child.name, child.run = delegate.name, delegate.run
+        child.delegation_id, child.capabilities = granted.id, granted.capabilities
+        child.expires_at, child.clamped = granted.expires_at, granted.clamped
+        return child
+
+    def close(self) -> None:
+        """End its subscriptions. The log is its parent's to close, and the delegation ends with its block."""
+        self.unsubscribe_sync()
+
+    def _sibling(self) -> Self:
+        raise ForbiddenError(f"`{self.name}` acts for itself only; take a client for others from its parent")
 
 
 def _passed(result: ActionResult, action_type: str) -> ActionResult:

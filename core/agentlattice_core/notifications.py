@@ -9,6 +9,8 @@
 | claim refused or lapsed | `action.denied` |
 | approval, escalated | `approval.escalated` |
 | approval, any other end | `approval.resolved` |
+| delegation, expired | `delegation.expired` |
+| delegation, closed or revoked | `delegation.revoked` |
 | policy, applied | `policy.changed` |
 
 - `id` in the data is the entry's index: a subscriber that was away can tell what it missed.
@@ -34,6 +36,8 @@ EVENT_TYPES = (
     "approval.requested",
     "approval.escalated",
     "approval.resolved",
+    "delegation.expired",
+    "delegation.revoked",
     "policy.changed",
 )
 """Every type this release sends."""
@@ -85,6 +89,16 @@ def notification(
             "resolved_by": data.get("by"),
             "reason": payload.get("reason"),
         }
+    elif kind == "delegation" and data["event"] != "granted":
+        event_type = "delegation.expired" if data["event"] == "expired" else "delegation.revoked"
+        told |= {
+            "delegation_id": data["delegation"],
+            "status": data["event"],
+            "parent": data["parent"],
+            "child": data["agent"],
+            "cause": data.get("cause"),
+        }
+        who = {"agent_id": data["agent_id"]}  # it is about the child, whoever ended it
     elif kind == "policy" and data["event"] == "applied":
         event_type = "policy.changed"
         told |= {"source": data["source"]}

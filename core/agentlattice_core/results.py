@@ -169,12 +169,22 @@ class PolicySummary:
 
 @dataclass
 class DelegationEntry:
+    """A delegation. `scope` is `{"action_types": [...]}`; `status` active, closed, revoked or expired.
+
+    `agent` is the name under which the child acts, `name` the one its parent gave it; `clamped` says that its life was
+    cut to its parent's.
+    """
+
     id: str
     scope: dict[str, Any]
     expires_at: str
     active: bool
     parent_config_id: str | None = None
     child_config_id: str | None = None
+    name: str | None = None
+    agent: str | None = None
+    status: str | None = None
+    clamped: bool = False
 
 
 @dataclass

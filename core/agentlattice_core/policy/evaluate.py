@@ -1,5 +1,6 @@
 """Decides: from facts to a `Decision`, purely.
 
+0. A child that acts beyond its delegation, or beyond one above it, is denied (`OUT_OF_SCOPE`).
 1. A tampered part that matches denies (`POLICY_TAMPERED`).
 2. A declared action that lacks a required field, has one of the wrong type, or has an untrusted value where a
    trusted one is asked for, is denied (`CONDITIONS_DENIED`) before policy is asked.
@@ -30,6 +31,7 @@ from agentlattice_core.policy.index import PatternIndex
 from agentlattice_core.policy.model import ActionDeclaration, Policy, Registry
 from agentlattice_core.policy.parts import StoredPart, digest_of, part_pattern
 from agentlattice_core.policy.rules import Registries
+from agentlattice_core.policy.scope import out_of_scope
 from agentlattice_core.policy.verdicts import CompiledPolicy, Verdict
 from agentlattice_core.principals import AgentFacts
 from agentlattice_core.results import PolicySummary
@@ -128,7 +130,10 @@ class PolicySet:
 
     def decide(self, facts: Facts) -> Decision:
         """What policy says of `facts`. Never raises for anything an action holds."""
-        plan = self._plan(facts.action.action_type, facts.agent.root)
+        agent = facts.agent
+        if agent.ancestors and (beyond := out_of_scope(facts)) is not None:
+            return beyond
+        plan = self._plan(facts.action.action_type, agent.root)
         if plan.tampered is not None:
             return Decision(
                 "deny",

@@ -1,0 +1,310 @@
+"""How a client delegates: blocks that give a child and take it back, one at a time or many at once.
+
+    async with al.delegate("reader", capabilities=["read_data"], ttl=300) as reader:
+        await reader.execute("read_data")
+
+- A block ends its child however it is left: by an exception, by cancellation, by Ctrl-C. If the end cannot be recorded at
+  that moment it rides with the next batch; what a killed process leaves behind ends by its time to live.
+- A framework's pause (`pauses`) is no end: the child is left as it is, for the same run to find again.
+- Many at once begin together or not at all, and end together.
+- Every block works with `with` and with `async with`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from agentlattice_core import delegation
+from agentlattice_core.admission import Caller
+from agentlattice_core.batch import Batch
+from agentlattice_core.clock import time_of_log
+from agentlattice_core.delegation import Asked, Granted
+from agentlattice_core.engine import Engine
+from agentlattice_core.errors import (
+    AgentLatticeError,
+    ForbiddenError,
+    IllegalTransitionError,
+    InvalidRequestError,
+)
+from agentlattice_core.pauses import is_pause
+from agentlattice_core.principals import Operator
+from agentlattice_core.results import DelegationsResult, RevokeResult
+from agentlattice_core.session import Session
+
+if TYPE_CHECKING:
+    from agentlattice_core.client import DelegatedAgent
+
+__all__ = ["Delegate", "Delegating", "Parallel"]
+
+_log = logging.getLogger("agentlattice")
+
+
+class Delegate:
+    """A child to be: nothing is recorded until its block is entered. Made by `delegate`; one block at a time."""
+
+    def __init__(self, client: Delegating, asked: Asked) -> None:
+        self._client = client
+        self._asked = asked
+        self._child: DelegatedAgent | None = None
+        self._engine: Engine | None = None
+
+    @property
+    def name(self) -> str:
+        """What the parent calls the child."""
+        return self._asked.name
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What the child is to hold."""
+        return self._asked.capabilities
+
+    @property
+    def run(self) -> str | None:
+        """The run that finds the same child again."""
+        return self._asked.run
+
+    def of_run(self, run: str) -> Delegate:
+        """The same delegation in a run of its own: for who learns only later which run it is, as adapters do."""
+        asked = replace(self._asked, run=Asked.of("run", ["*"], 1, run).run)
+        return Delegate(self._client, asked)
+
+    def __enter__(self) -> DelegatedAgent:
+        engine, command, abandoned = self._begin()
+        return self._entered(engine, engine.run(command, abandoned))
+
+    async def __aenter__(self) -> DelegatedAgent:
+        engine, command, abandoned = self._begin()
+        return self._entered(engine, await engine.run_async(command, abandoned))
+
+    def _begin(self) -> tuple[Engine, Callable[[Batch], Granted], Callable[[Granted], None]]:
+        if self._child is not None:
+            raise IllegalTransitionError(f"the block of `{self.name}` is entered already; delegate once more")
+        client, asked = self._client, self._asked
+        caller, engine = client._acting(), client._engine
+
+        def command(batch: Batch) -> Granted:
+            return delegation.grant(batch, caller, asked)
+
+        def give_back(granted: Granted) -> None:
+            engine.post(_closing(caller, granted.id))
+
+        return engine, command, give_back
+
+    def _entered(self, engine: Engine, granted: Granted) -> DelegatedAgent:
+        self._engine = engine
+        self._child = self._client._child(self, granted)
+        if granted.clamped:
+            _log.info("`%s` ends with its parent at %s, sooner than asked for", self.name, granted.expires_at)
+        return self._child
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leaving = self._leave(error)
+        if leaving is not None:
+            engine, command = leaving
+            try:
+                engine.run(command)
+            except BaseException as failure:
+                _left_behind(engine, command, failure, error)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leaving = self._leave(error)
+        if leaving is not None:
+            engine, command = leaving
+            try:
+                await engine.run_async(command)
+            except BaseException as failure:
+                _left_behind(engine, command, failure, error)
+
+    def _leave(self, error: BaseException | None) -> tuple[Engine, Callable[[Batch], None]] | None:
+        """What ends the child, or None if there is none or it is only suspended."""
+        child, engine, self._child = self._child, self._engine, None
+        if child is None or engine is None:
+            return None
+        child.close()
+        if is_pause(error):
+            return None
+        return engine, _closing(self._client._acting(), child.delegation_id)
+
+
+def _closing(caller: Caller, delegation_id: str) -> Callable[[Batch], None]:
+    return lambda batch: delegation.close(batch, caller, delegation_id)
+
+
+def _left_behind(
+    engine: Engine, command: Callable[[Batch], None], failure: BaseException, error: BaseException | None
+) -> None:
+    """The end was not recorded, or nobody waited to hear that it was. Raises `failure`, unless the block itself failed
+    and says more.
+    """
+    try:
+        engine.post(command)
+    except AgentLatticeError as refused:
+        _log.warning(
+            "the end of a delegation could not be recorded; it ends with its time to live: %s", refused
+        )
+    if error is None or not isinstance(failure, Exception):
+        raise failure
+    _log.warning("the end of a delegation could not be recorded at once: %s", failure)
+
+
+class Parallel:
+    """Many children at once, in the order in which they were asked for. Made by `parallel`."""
+
+    def __init__(self, delegates: Sequence[Delegate]) -> None:
+        named = [
+            (id(one._client._engine), one._client.agent, one.name, one.run) for one in delegates if one.run
+        ]
+        for found in named:
+            if named.count(found) > 1:
+                raise InvalidRequestError(
+                    f"`{found[2]}` of run `{found[3]}` would be one child twice; give each a name of its own"
+                )
+        if len({id(one) for one in delegates}) < len(delegates):
+            raise InvalidRequestError("one delegation was passed twice; delegate once for each child")
+        self._delegates = tuple(delegates)
+
+    def __enter__(self) -> list[DelegatedAgent]:
+        children: list[DelegatedAgent] = []
+        try:
+            for one in self._delegates:
+                children.append(one.__enter__())
+        except BaseException as error:
+            self._exit_all(error)
+            raise
+        return children
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit_all(error)
+
+    def _exit_all(self, error: BaseException | None) -> None:
+        failures: list[BaseException] = []
+        for one in self._delegates:
+            try:
+                one.__exit__(None if error is None else type(error), error, None)
+            except BaseException as failure:  # the others have to end too
+                failures.append(failure)
+        _raise_worst(failures)
+
+    async def __aenter__(self) -> list[DelegatedAgent]:
+        try:
+            # At once, so that they share a commit.
+            entered = await asyncio.gather(
+                *(one.__aenter__() for one in self._delegates), return_exceptions=True
+            )
+            _raise_worst([one for one in entered if isinstance(one, BaseException)])
+        except BaseException as error:
+            await self._aexit_all(error)
+            raise
+        return [one for one in entered if not isinstance(one, BaseException)]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._aexit_all(error)
+
+    async def _aexit_all(self, error: BaseException | None) -> None:
+        kind = None if error is None else type(error)
+        ended = await asyncio.gather(
+            *(one.__aexit__(kind, error, None) for one in self._delegates), return_exceptions=True
+        )
+        _raise_worst([failure for failure in ended if failure is not None])
+
+
+def _raise_worst(failures: Sequence[BaseException]) -> None:
+    """Raise an interrupt before an error, and the first of either."""
+    for failure in sorted(failures, key=lambda one: isinstance(one, Exception)):
+        raise failure
+
+
+class Delegating(Session):
+    """What a session adds to delegate, to see what is delegated, and to take it back."""
+
+    def delegate(
+        self, name: str, *, capabilities: Iterable[str], ttl: float, run: str | None = None
+    ) -> Delegate:
+        """A child that may do some of what this agent may, in a block: `async with al.delegate(...) as child:`.
+
+        `capabilities` are action types or patterns as in policy (`deploy.*`), a subset of this agent's own; `ttl` is in
+        seconds, at most 86400, cut to what this agent itself has left. With `run`, the id of a run that may be
+        interrupted and go on elsewhere, the same name finds the same child again.
+
+        Raises InvalidRequestError here; ForbiddenError, IllegalTransitionError and NotRecordedError when entered.
+        """
+        self._acting()
+        return Delegate(self, Asked.of(name, capabilities, ttl, run))
+
+    def delegate_sync(
+        self, name: str, *, capabilities: Iterable[str], ttl: float, run: str | None = None
+    ) -> Delegate:
+        """As `delegate`, for `with`."""
+        return self.delegate(name, capabilities=capabilities, ttl=ttl, run=run)
+
+    @staticmethod
+    def parallel(*delegates: Delegate) -> Parallel:
+        """Several children at once: `async with AgentLattice.parallel(al.delegate(...), ...) as [one, other]:`.
+
+        If one cannot begin, none does; however the block is left, all end. Raises InvalidRequestError for one child
+        asked for twice.
+        """
+        return Parallel(delegates)
+
+    @staticmethod
+    def parallel_sync(*delegates: Delegate) -> Parallel:
+        """As `parallel`, for `with`."""
+        return Parallel(delegates)
+
+    async def delegations(self, role: str | None = None, active_only: bool = True) -> DelegationsResult:
+        """What this agent delegated (`role="parent"`), was given (`"child"`), or both, the oldest first.
+
+        An operator is shown everybody's. Raises InvalidRequestError.
+        """
+        return await asyncio.to_thread(self.delegations_sync, role, active_only)
+
+    def delegations_sync(self, role: str | None = None, active_only: bool = True) -> DelegationsResult:
+        """As `delegations`."""
+        agent = None if self._operator is not None else self._acting().agent
+        if agent is None and role is not None:
+            raise InvalidRequestError("an operator has no role in a delegation; leave `role` out")
+        with self._engine.read() as reader:
+            now = time_of_log(self._engine.clock, reader.head.at)
+            return DelegationsResult(
+                delegation.delegations(reader, agent, role, active_only=active_only, at=now)
+            )
+
+    async def revoke(self, delegation_id: str) -> RevokeResult:
+        """End a delegation and every one below it. For agents above the child, and for operators.
+
+        Raises NotFoundError, ForbiddenError, and IllegalTransitionError for one that has ended.
+        """
+        return await self._engine.run_async(self._revoking(delegation_id))
+
+    def revoke_sync(self, delegation_id: str) -> RevokeResult:
+        """As `revoke`."""
+        return self._engine.run(self._revoking(delegation_id))
+
+    def _revoking(self, delegation_id: str) -> Callable[[Batch], RevokeResult]:
+        by: Caller | Operator | None = self._operator or self._caller
+        if by is None:
+            raise ForbiddenError("this client acts for nobody; open it with `agent=` or `operator=`")
+        actor = by
+
+        def command(batch: Batch) -> RevokeResult:
+            delegation.revoke(batch, actor, delegation_id)
+            return RevokeResult(True, delegation_id)
+
+        return command
+
+    def _child(self, delegate: Delegate, granted: Granted) -> Any:
+        """A client that acts for the child."""
+        raise NotImplementedError
