@@ -500,8 +500,8 @@ class DelegatedAgent(AgentLattice):
     """A child: a client that acts under a delegation, and can do what any agent can, delegating further included.
 
     `name` is what its parent called it, `agent` the name it acts under, `delegation_id` what can be revoked.
-    `capabilities` is what it holds until `expires_at` (RFC 3339); `clamped` says that this is sooner than was asked for,
-    because its parent ends then. Once the delegation has ended, whatever it asks for is denied, `OUT_OF_SCOPE`.
+    `capabilities` is what it holds until `expires_at` (RFC 3339); `clamped` says that this is sooner than was asked
+    for, because its parent ends then. Once the delegation has ended, whatever it asks for is denied, `OUT_OF_SCOPE`.
     """
 
     name: str

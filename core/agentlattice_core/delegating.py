@@ -3,8 +3,8 @@
     async with al.delegate("reader", capabilities=["read_data"], ttl=300) as reader:
         await reader.execute("read_data")
 
-- A block ends its child however it is left: by an exception, by cancellation, by Ctrl-C. If the end cannot be recorded at
-  that moment it rides with the next batch; what a killed process leaves behind ends by its time to live.
+- A block ends its child however it is left: by an exception, by cancellation, by Ctrl-C. If the end cannot be recorded
+  at that moment it rides with the next batch; what a killed process leaves behind ends by its time to live.
 - A framework's pause (`pauses`) is no end: the child is left as it is, for the same run to find again.
 - Many at once begin together or not at all, and end together.
 - Every block works with `with` and with `async with`.

@@ -11,11 +11,11 @@
 | closed, expired | delegate, same run | active: the same child under a new delegation | its parent |
 | closed, revoked, expired | close | as it was | its parent |
 
-Everything else is refused with IllegalTransitionError and changes nothing: revoking what has ended, delegating again in a
-run whose child was revoked, or with other capabilities while it lives.
+Everything else is refused with IllegalTransitionError and changes nothing: revoking what has ended, delegating again
+in a run whose child was revoked, or with other capabilities while it lives.
 
-- A child holds a subset of its parent's capabilities. A root agent holds what policy allows it, whatever that is when the
-  child acts.
+- A child holds a subset of its parent's capabilities. A root agent holds what policy allows it, whatever that is when
+  the child acts.
 - A child never outlives its parent; a longer life is cut to the parent's, and the delegation says so (`clamped_by`).
 - Who a child is follows from its parent, its name and its run, so that a run that was interrupted finds the same child.
   Without a run, each delegation makes a child of its own.
