@@ -30,6 +30,7 @@ from agentlattice_core.errors import (
     ForbiddenError,
     IllegalTransitionError,
     InvalidRequestError,
+    NotFoundError,
 )
 from agentlattice_core.pauses import is_pause
 from agentlattice_core.principals import Operator
@@ -74,29 +75,30 @@ class Delegate:
         return Delegate(self._client, asked)
 
     def __enter__(self) -> DelegatedAgent:
-        engine, command, abandoned = self._begin()
-        return self._entered(engine, engine.run(command, abandoned))
+        beginning = self._begin()
+        try:
+            return self._entered(beginning.engine.run(beginning.command, beginning.give_back))
+        except BaseException:
+            self._child = None
+            beginning.give_all_back()
+            raise
 
     async def __aenter__(self) -> DelegatedAgent:
-        engine, command, abandoned = self._begin()
-        return self._entered(engine, await engine.run_async(command, abandoned))
+        beginning = self._begin()
+        try:
+            return self._entered(await beginning.engine.run_async(beginning.command, beginning.give_back))
+        except BaseException:
+            self._child = None
+            beginning.give_all_back()
+            raise
 
-    def _begin(self) -> tuple[Engine, Callable[[Batch], Granted], Callable[[Granted], None]]:
+    def _begin(self) -> _Beginning:
         if self._child is not None:
             raise IllegalTransitionError(f"the block of `{self.name}` is entered already; delegate once more")
-        client, asked = self._client, self._asked
-        caller, engine = client._acting(), client._engine
+        self._engine = self._client._engine
+        return _Beginning(self._engine, self._client._acting(), self._asked)
 
-        def command(batch: Batch) -> Granted:
-            return delegation.grant(batch, caller, asked)
-
-        def give_back(granted: Granted) -> None:
-            engine.post(_closing(caller, granted.id))
-
-        return engine, command, give_back
-
-    def _entered(self, engine: Engine, granted: Granted) -> DelegatedAgent:
-        self._engine = engine
+    def _entered(self, granted: Granted) -> DelegatedAgent:
         self._child = self._client._child(self, granted)
         if granted.clamped:
             _log.info("`%s` ends with its parent at %s, sooner than asked for", self.name, granted.expires_at)
@@ -135,8 +137,38 @@ class Delegate:
         return engine, _closing(self._client._acting(), child.delegation_id)
 
 
+class _Beginning:
+    """A child on its way, and taking it back if the block is not entered after all: by a cancellation or an interrupt
+    before, or right after, it was recorded.
+    """
+
+    def __init__(self, engine: Engine, caller: Caller, asked: Asked) -> None:
+        self.engine = engine
+        self._caller = caller
+        self._asked = asked
+        self._granted: list[Granted] = []
+
+    def command(self, batch: Batch) -> Granted:
+        granted = delegation.grant(batch, self._caller, self._asked)
+        self._granted.append(granted)
+        return granted
+
+    def give_back(self, granted: Granted) -> None:
+        self.engine.post(_closing(self._caller, granted.id))
+
+    def give_all_back(self) -> None:
+        for granted in self._granted:
+            self.give_back(granted)
+
+
 def _closing(caller: Caller, delegation_id: str) -> Callable[[Batch], None]:
-    return lambda batch: delegation.close(batch, caller, delegation_id)
+    def command(batch: Batch) -> None:
+        try:
+            delegation.close(batch, caller, delegation_id)
+        except NotFoundError:
+            pass  # its beginning was not recorded either
+
+    return command
 
 
 def _left_behind(
