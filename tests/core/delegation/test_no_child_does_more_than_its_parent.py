@@ -83,7 +83,7 @@ class Child:
     covers: frozenset[str]
     asked: tuple[str, ...]
     expires: datetime
-    block: Delegate | None
+    blocks: list[Delegate]
     client: AgentLattice
     ended: str | None = None
     requests: list[Request] = field(default_factory=list)
@@ -126,7 +126,7 @@ class Beside:
         self.others = [self.al.for_agent(agent) for agent in {child.agent for child in self.children}]
         by_agent = {client.agent: client for client in self.others}
         for child in self.children:
-            child.client, child.block = by_agent[child.agent], None
+            child.client, child.blocks = by_agent[child.agent], []
 
     def close_all(self) -> None:
         for client in (*self.others, self.viewer, self.person, self.al):
@@ -232,7 +232,8 @@ class Beside:
             if before.state(now) == "active" and before.asked == asked:
                 child = block.__enter__()
                 assert (child.agent, child.delegation_id) == (before.agent, before.id)
-                before.block, before.client = block, child
+                before.client = child
+                before.blocks.append(block)
                 return
             if before.state(now) in ("active", "revoked"):
                 with pytest.raises(IllegalTransitionError):
@@ -257,7 +258,7 @@ class Beside:
                 covered(asked),
                 asked,
                 expires,
-                block,
+                [block],
                 child,
             )
         )
@@ -320,7 +321,7 @@ class Beside:
         request.status = "claimed" if runs else "over"
 
     def blocks(self) -> list[Child]:
-        return [child for child in self.children if child.block is not None]
+        return [child for child in self.children if child.blocks]
 
     def leave(self, chance: Random) -> None:
         now, pauses = self.now(), chance.random() < 0.4
@@ -329,8 +330,7 @@ class Beside:
             blocks = [child for child in blocks if self.below(child)] or blocks
         child = self.draw(chance, blocks)
         self.meet(child, "pause" if pauses else "close", now)
-        assert child.block is not None
-        block, child.block = child.block, None
+        block = child.blocks.pop()
         if pauses:
             block.__exit__(Paused, Paused(), None)
             return
