@@ -2,8 +2,8 @@
 
 - An agent is registered before it acts; its id never changes, whatever tags and grants it gets later.
 - Tags and grants are what the operator says of an agent, never what the agent says of itself in an action.
-- A child is an agent that another one delegated to. Its state names its `parent`, whose tags, owner and grants are what
-  policy goes by: nothing can be said of a child that was not said of its parent.
+- A child is an agent that another one delegated to. Its state names its `parent`, whose tags and owner are what policy
+  and approvals go by: nothing can be said of a child that was not said of its parent.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _child_facts(state: _State, name: str, document: Document) -> AgentFacts:
             name,
             child["id"],
             facts.tags,
-            facts.grants,
+            frozenset(child["grants"]),
             facts.lineage,
             None
             if held is None or held["agent_id"] != child["id"]
@@ -108,14 +108,13 @@ def register(
 ) -> str:
     """Register an agent, or change what is said of it; what is None stays as it is. Returns its id.
 
-    Raises ForbiddenError for saying something of a child, which holds what its parent does.
+    Raises ForbiddenError for saying something of a child, which holds what its parent passed on.
     """
     known = batch.get("agent", check_name(name, "agent"))
     if known is not None and "parent" in known:
         if tags is not None or grants is not None or owner is not None:
             raise ForbiddenError(
-                f"agent `{name}` acts for `{known['parent']}` and holds what that one does; change what is said of "
-                f"`{known['parent']}`"
+                f"agent `{name}` holds what `{known['parent']}` passed on to it; change what is said of that one"
             )
         child_id: str = known["id"]
         return child_id

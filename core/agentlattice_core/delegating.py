@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentlattice_core import delegation
 from agentlattice_core.admission import Caller
+from agentlattice_core.agents import check_name
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.delegation import Asked, Granted
@@ -71,13 +72,12 @@ class Delegate:
 
     def of_run(self, run: str) -> Delegate:
         """The same delegation in a run of its own: for who learns only later which run it is, as adapters do."""
-        asked = replace(self._asked, run=Asked.of("run", ["*"], 1, run).run)
-        return Delegate(self._client, asked)
+        return Delegate(self._client, replace(self._asked, run=check_name(run, "run")))
 
     def __enter__(self) -> DelegatedAgent:
         beginning = self._begin()
         try:
-            return self._entered(beginning.engine.run(beginning.command, beginning.give_back))
+            return self._entered(beginning, beginning.engine.run(beginning.command, beginning.give_back))
         except BaseException:
             self._child = None
             beginning.give_all_back()
@@ -86,7 +86,8 @@ class Delegate:
     async def __aenter__(self) -> DelegatedAgent:
         beginning = self._begin()
         try:
-            return self._entered(await beginning.engine.run_async(beginning.command, beginning.give_back))
+            granted = await beginning.engine.run_async(beginning.command, beginning.give_back)
+            return self._entered(beginning, granted)
         except BaseException:
             self._child = None
             beginning.give_all_back()
@@ -95,11 +96,12 @@ class Delegate:
     def _begin(self) -> _Beginning:
         if self._child is not None:
             raise IllegalTransitionError(f"the block of `{self.name}` is entered already; delegate once more")
-        self._engine = self._client._engine
-        return _Beginning(self._engine, self._client._acting(), self._asked)
+        return _Beginning(self._client._engine, self._client._acting(), self._asked)
 
-    def _entered(self, granted: Granted) -> DelegatedAgent:
+    def _entered(self, beginning: _Beginning, granted: Granted) -> DelegatedAgent:
+        self._engine = beginning.engine
         self._child = self._client._child(self, granted)
+        beginning.engine.expects(granted.expires_at)
         if granted.clamped:
             _log.info("`%s` ends with its parent at %s, sooner than asked for", self.name, granted.expires_at)
         return self._child
@@ -192,6 +194,8 @@ class Parallel:
     """Many children at once, in the order in which they were asked for. Made by `parallel`."""
 
     def __init__(self, delegates: Sequence[Delegate]) -> None:
+        if len({id(one) for one in delegates}) < len(delegates):
+            raise InvalidRequestError("one delegation was passed twice; delegate once for each child")
         named = [
             (id(one._client._engine), one._client.agent, one.name, one.run) for one in delegates if one.run
         ]
@@ -200,8 +204,6 @@ class Parallel:
                 raise InvalidRequestError(
                     f"`{found[2]}` of run `{found[3]}` would be one child twice; give each a name of its own"
                 )
-        if len({id(one) for one in delegates}) < len(delegates):
-            raise InvalidRequestError("one delegation was passed twice; delegate once for each child")
         self._delegates = tuple(delegates)
 
     def __enter__(self) -> list[DelegatedAgent]:
@@ -263,24 +265,37 @@ class Delegating(Session):
     """What a session adds to delegate, to see what is delegated, and to take it back."""
 
     def delegate(
-        self, name: str, *, capabilities: Iterable[str], ttl: float, run: str | None = None
+        self,
+        name: str,
+        *,
+        capabilities: Iterable[str],
+        ttl: float,
+        run: str | None = None,
+        grants: Iterable[str] = (),
     ) -> Delegate:
         """A child that may do some of what this agent may, in a block: `async with al.delegate(...) as child:`.
 
         `capabilities` are action types or patterns as in policy (`deploy.*`), a subset of this agent's own; `ttl` is in
         seconds, at most 86400, cut to what this agent itself has left. With `run`, the id of a run that may be
-        interrupted and go on elsewhere, the same name finds the same child again.
+        interrupted and go on elsewhere, the same name finds the same child again. `grants` are those of this agent's
+        own that the child is to have too.
 
         Raises InvalidRequestError here; ForbiddenError, IllegalTransitionError and NotRecordedError when entered.
         """
         self._acting()
-        return Delegate(self, Asked.of(name, capabilities, ttl, run))
+        return Delegate(self, Asked.of(name, capabilities, ttl, run, grants))
 
     def delegate_sync(
-        self, name: str, *, capabilities: Iterable[str], ttl: float, run: str | None = None
+        self,
+        name: str,
+        *,
+        capabilities: Iterable[str],
+        ttl: float,
+        run: str | None = None,
+        grants: Iterable[str] = (),
     ) -> Delegate:
         """As `delegate`, for `with`."""
-        return self.delegate(name, capabilities=capabilities, ttl=ttl, run=run)
+        return self.delegate(name, capabilities=capabilities, ttl=ttl, run=run, grants=grants)
 
     @staticmethod
     def parallel(*delegates: Delegate) -> Parallel:

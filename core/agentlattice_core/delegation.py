@@ -16,6 +16,7 @@ in a run whose child was revoked, or with other capabilities while it lives.
 
 - A child holds a subset of its parent's capabilities. A root agent holds what policy allows it, whatever that is when
   the child acts.
+- A grant of the parent's (`agent.grants`) is the child's only where it is passed on.
 - A child never outlives its parent; a longer life is cut to the parent's, and the delegation says so (`clamped_by`).
 - Who a child is follows from its parent, its name and its run, so that a run that was interrupted finds the same child.
   Without a run, each delegation makes a child of its own.
@@ -27,7 +28,6 @@ in a run whose child was revoked, or with other capabilities while it lives.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from agentlattice_core.admission import Caller
-from agentlattice_core.agents import LONGEST_CHAIN, agent_facts, check_name
+from agentlattice_core.agents import LONGEST_CHAIN, agent_facts, check_name, check_names
 from agentlattice_core.approvals import operator_identity
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import format_time
@@ -84,26 +84,32 @@ class _State(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a parent asks for, checked. `ttl` is in seconds; `run` names the run that finds the same child again."""
+    """What a parent asks for, checked. `ttl` is in seconds; `run` names the run that finds the same child again;
+    `grants` are those of its own that the parent passes on.
+    """
 
     name: str
     capabilities: tuple[str, ...]
     ttl: float
     run: str | None = None
+    grants: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, name: str, capabilities: Any, ttl: Any, run: str | None) -> Asked:
+    def of(cls, name: str, capabilities: Any, ttl: Any, run: str | None, grants: Iterable[str]) -> Asked:
         """Raises InvalidRequestError naming what is wrong."""
         if len(check_name(name, "name")) > _LONGEST_NAME:
             raise InvalidRequestError(f"name `{name:.80}...` is longer than {_LONGEST_NAME} characters")
         longest = int(LONGEST_LIFE.total_seconds())
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not math.isfinite(ttl) or ttl <= 0:
-            raise InvalidRequestError(f"ttl `{ttl!s:.80}` must be a number of seconds above 0")
-        if ttl > longest:
-            raise InvalidRequestError(f"ttl `{ttl!s:.80}` is longer than {longest} seconds (24 hours)")
+        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= longest:
+            said = repr(ttl) if not isinstance(ttl, int) or ttl.bit_length() < 64 else "that"
+            raise InvalidRequestError(
+                f"ttl `{said:.80}` must be a number of seconds above 0 and at most {longest} (24 hours)"
+            )
         if run is not None:
             check_name(run, "run")
-        return cls(name, checked_capabilities(capabilities), ttl, run)
+        return cls(
+            name, checked_capabilities(capabilities), ttl, run, tuple(sorted(check_names(grants, "grants")))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ def grant(batch: Batch, caller: Caller, asked: Asked) -> Granted:
     """
     parent = agent_facts(batch, caller.agent)
     last = _weakest(batch, parent)
-    _check_holds(parent, asked.capabilities)
+    _check_holds(parent, asked)
     agent_id = _identity(parent.id, asked)
     agent = f"{asked.name}~{agent_id}"
     known = batch.get("agent", agent)
@@ -144,7 +150,7 @@ def grant(batch: Batch, caller: Caller, asked: Asked) -> Granted:
                 f"`{asked.name}` of run `{asked.run}` was revoked, so it is not delegated to again in that run"
             )
         if before["status"] == "active":
-            if tuple(before["capabilities"]) != asked.capabilities:
+            if (tuple(before["capabilities"]), tuple(known["grants"])) != (asked.capabilities, asked.grants):
                 raise IllegalTransitionError(
                     f"`{asked.name}` of run `{asked.run}` is in force with other capabilities; revoke it, or name "
                     "another run"
@@ -160,6 +166,7 @@ def grant(batch: Batch, caller: Caller, asked: Asked) -> Granted:
         "parent": parent.name,
         "parent_id": parent.id,
         "capabilities": list(asked.capabilities),
+        "grants": list(asked.grants),
         "expires_at": expires_at,
     }
     if last is not None and last[1]["expires_at"] < expires_at:
@@ -208,17 +215,22 @@ def _weakest(batch: Batch, parent: AgentFacts) -> tuple[str, Document] | None:
     return first
 
 
-def _check_holds(parent: AgentFacts, capabilities: Iterable[str]) -> None:
-    if parent.delegation is None:
-        return
-    held = parent.delegation.capabilities
-    beyond = [capability for capability in capabilities if not covers(held, capability)]
-    if beyond:
-        names = ", ".join(f"`{one}`" for one in beyond)
+def _check_holds(parent: AgentFacts, asked: Asked) -> None:
+    held = set.intersection(*(set(agent.grants) for agent in parent.lineage))
+    kept = [grant for grant in asked.grants if grant not in held]
+    _refuse(parent, kept, sorted(held))
+    if parent.delegation is not None:
+        capabilities = parent.delegation.capabilities
+        beyond = [capability for capability in asked.capabilities if not covers(capabilities, capability)]
+        _refuse(parent, beyond, list(capabilities))
+
+
+def _refuse(parent: AgentFacts, exceeding: list[str], held: list[str]) -> None:
+    if exceeding:
+        names, kept = (", ".join(f"`{one}`" for one in some) or "nothing" for some in (exceeding, held))
         raise ForbiddenError(
-            f"`{parent.given_name}` does not hold {names}, so it cannot delegate it; it holds "
-            + ", ".join(f"`{one}`" for one in held),
-            {"exceeding": beyond, "held": list(held)},
+            f"`{parent.given_name}` does not hold {names}, so it cannot delegate it; it holds {kept}",
+            {"exceeding": exceeding, "held": held},
         )
 
 

@@ -32,16 +32,18 @@ class Keeper:
 
     def later(self, name: str, delay: float, job: Callable[[], object]) -> None:
         """Have `job` run in `delay` seconds, unless a job of that name is due before."""
-        if name in self._due:  # a benign race: at worst the job runs once more
+        due = time.monotonic() + delay
+        known = self._due.get(name)
+        if known is not None and known[0] <= due:  # a benign race: at worst the job runs once more
             return
         with self._wake:
-            if self._closed or name in self._due:
+            if self._closed:
                 return
             if self._thread is None:
                 thread = threading.Thread(target=self._work, name="agentlattice-keeper", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._due[name] = (time.monotonic() + delay, job)
+            self._due[name] = (due, job)
             self._wake.notify()
 
     def close(self) -> None:

@@ -161,7 +161,7 @@ def _delegation(
         {
             "id": agent_id,
             "tags": [],
-            "grants": [],
+            "grants": data["grants"],
             "owner": None,
             "parent": data["parent"],
             "name": data["name"],

@@ -1,0 +1,74 @@
+"""A capability is contained where everything it covers is, and nowhere else."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentlattice_core import InvalidRequestError
+from agentlattice_core.policy.scope import MOST_CAPABILITIES, checked_capabilities, covers
+
+SEGMENTS = ("a", "b", "c")
+NEW = "x"  # stands for every segment that no pattern names
+UNIVERSE = [
+    ".".join(parts) for depth in (1, 2, 3, 4) for parts in itertools.product((*SEGMENTS, NEW), repeat=depth)
+]
+TYPES = [".".join(parts) for depth in (1, 2, 3) for parts in itertools.product(SEGMENTS, repeat=depth)]
+PATTERNS = st.sampled_from([*TYPES, *(f"{one}.*" for one in TYPES if one.count(".") < 2), "*"])
+
+
+def covered(pattern: str) -> frozenset[str]:
+    """What a pattern covers, by looking at each action type segment by segment."""
+    if pattern == "*":
+        return frozenset(UNIVERSE)
+    parts = pattern.split(".")
+    if parts[-1] != "*":
+        return frozenset({pattern})
+    stem = parts[:-1]
+    return frozenset(
+        one for one in UNIVERSE if one.split(".")[: len(stem)] == stem and len(one.split(".")) > len(stem)
+    )
+
+
+@settings(max_examples=500, deadline=None)
+@given(held=st.lists(PATTERNS, max_size=6), asked=PATTERNS)
+def test_containment_is_what_looking_at_everything_finds(held: list[str], asked: str) -> None:
+    """Neither more nor less: prefixes of prefixes, types under them, and lists that never add up to a prefix."""
+    together = frozenset().union(*map(covered, held))
+    assert covers(held, asked) == (covered(asked) <= together)
+
+
+def test_a_list_of_all_that_is_known_under_a_prefix_is_not_the_prefix() -> None:
+    """Whatever is thought of tomorrow is under the prefix too."""
+    assert not covers(["a.a", "a.b", "a.c", "a.a.*", "a.b.*", "a.c.*"], "a.*")
+    assert not covers(["a.*"], "a")
+    assert not covers(["a"], "a.*")
+    assert not covers(["ab.*"], "a.*")
+    assert covers(["a.*"], "a.b.*")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "a*", "*.a", "a.*.b", "a..b", ".a", "a.", "a b", "a\n", "**", "a.**", "a" * 151, 7, None, b"a"],
+)
+def test_what_is_no_pattern_is_refused(wrong: object) -> None:
+    """A capability that could be read in two ways is not read at all."""
+    with pytest.raises(InvalidRequestError, match=r"^capabilities: "):
+        checked_capabilities(["read_data", wrong])
+
+
+@pytest.mark.parametrize(
+    "wrong", ["read_data", b"read_data", None, 7, [], (str(n) for n in range(MOST_CAPABILITIES + 1))]
+)
+def test_capabilities_are_a_list_of_a_few(wrong: object) -> None:
+    """One text is not the list of its letters; none is a mistake, and so are too many."""
+    with pytest.raises(InvalidRequestError, match=r"^capabilities: "):
+        checked_capabilities(wrong)
+
+
+def test_order_and_repetition_do_not_matter() -> None:
+    """The same capabilities are the same delegation."""
+    assert checked_capabilities(["b", "a.*", "b"]) == checked_capabilities(("a.*", "b")) == ("a.*", "b")
