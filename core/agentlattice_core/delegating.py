@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class Delegate:
         self._client = client
         self._asked = asked
         self._child: DelegatedAgent | None = None
-        self._engine: Engine | None = None
+        self._ending: _Ending | None = None
 
     @property
     def name(self) -> str:
@@ -79,8 +79,7 @@ class Delegate:
         try:
             return self._entered(beginning, beginning.engine.run(beginning.command, beginning.give_back))
         except BaseException:
-            self._child = None
-            beginning.give_all_back()
+            self._never_entered(beginning)
             raise
 
     async def __aenter__(self) -> DelegatedAgent:
@@ -89,8 +88,7 @@ class Delegate:
             granted = await beginning.engine.run_async(beginning.command, beginning.give_back)
             return self._entered(beginning, granted)
         except BaseException:
-            self._child = None
-            beginning.give_all_back()
+            self._never_entered(beginning)
             raise
 
     def _begin(self) -> _Beginning:
@@ -99,44 +97,76 @@ class Delegate:
         return _Beginning(self._client._engine, self._client._acting(), self._asked)
 
     def _entered(self, beginning: _Beginning, granted: Granted) -> DelegatedAgent:
-        self._engine = beginning.engine
-        self._child = self._client._child(self, granted)
+        self._ending = beginning.ending(granted)
+        child: DelegatedAgent = self._client._child(self, granted)
+        self._child = child
         beginning.engine.expects(granted.expires_at)
         if granted.clamped:
             _log.info("`%s` ends with its parent at %s, sooner than asked for", self.name, granted.expires_at)
-        return self._child
+        return child
+
+    def _never_entered(self, beginning: _Beginning) -> None:
+        self._child = self._ending = None
+        beginning.give_all_back()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        leaving = self._leave(error)
-        if leaving is not None:
-            engine, command = leaving
-            try:
-                engine.run(command)
-            except BaseException as failure:
-                _left_behind(engine, command, failure, error)
+        try:
+            ending = self._leave(error)
+            if ending is not None:
+                ending.engine.run(ending.command)
+                self._ending = None
+        except BaseException as failure:
+            self._leave_behind(failure, error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        leaving = self._leave(error)
-        if leaving is not None:
-            engine, command = leaving
-            try:
-                await engine.run_async(command)
-            except BaseException as failure:
-                _left_behind(engine, command, failure, error)
+        try:
+            ending = self._leave(error)
+            if ending is not None:
+                await ending.engine.run_async(ending.command)
+                self._ending = None
+        except BaseException as failure:
+            self._leave_behind(failure, error)
 
-    def _leave(self, error: BaseException | None) -> tuple[Engine, Callable[[Batch], None]] | None:
-        """What ends the child, or None if there is none or it is only suspended."""
-        child, engine, self._child = self._child, self._engine, None
-        if child is None or engine is None:
-            return None
-        child.close()
+    def _leave(self, error: BaseException | None) -> _Ending | None:
+        """How the child ends, or None if there is none or it is only suspended."""
         if is_pause(error):
-            return None
-        return engine, _closing(self._client._acting(), child.delegation_id)
+            self._ending = None
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+        return self._ending
+
+    def _leave_behind(self, failure: BaseException, error: BaseException | None) -> None:
+        """The end was not recorded, or nobody waited to hear that it was. Raises `failure`, unless the block itself
+        failed and says more.
+        """
+        self.end_later()
+        if error is None or not isinstance(failure, Exception):
+            raise failure
+        _log.warning("the end of a delegation could not be recorded at once: %s", failure)
+
+    def end_later(self) -> None:
+        """Have the child's end ride with the next batch, if it has not ended."""
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            try:
+                ending.engine.post(ending.command)
+            except AgentLatticeError as refused:
+                _log.warning(
+                    "the end of a delegation cannot be recorded; it ends with its time to live: %s", refused
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """What ends a child that was entered."""
+
+    engine: Engine
+    command: Callable[[Batch], None]
 
 
 class _Beginning:
@@ -155,39 +185,23 @@ class _Beginning:
         self._granted.append(granted)
         return granted
 
+    def ending(self, granted: Granted) -> _Ending:
+        caller = self._caller
+
+        def command(batch: Batch) -> None:
+            try:
+                delegation.close(batch, caller, granted.id)
+            except NotFoundError:
+                pass  # its beginning was not recorded either
+
+        return _Ending(self.engine, command)
+
     def give_back(self, granted: Granted) -> None:
-        self.engine.post(_closing(self._caller, granted.id))
+        self.engine.post(self.ending(granted).command)
 
     def give_all_back(self) -> None:
         for granted in self._granted:
             self.give_back(granted)
-
-
-def _closing(caller: Caller, delegation_id: str) -> Callable[[Batch], None]:
-    def command(batch: Batch) -> None:
-        try:
-            delegation.close(batch, caller, delegation_id)
-        except NotFoundError:
-            pass  # its beginning was not recorded either
-
-    return command
-
-
-def _left_behind(
-    engine: Engine, command: Callable[[Batch], None], failure: BaseException, error: BaseException | None
-) -> None:
-    """The end was not recorded, or nobody waited to hear that it was. Raises `failure`, unless the block itself failed
-    and says more.
-    """
-    try:
-        engine.post(command)
-    except AgentLatticeError as refused:
-        _log.warning(
-            "the end of a delegation could not be recorded; it ends with its time to live: %s", refused
-        )
-    if error is None or not isinstance(failure, Exception):
-        raise failure
-    _log.warning("the end of a delegation could not be recorded at once: %s", failure)
 
 
 class Parallel:
@@ -228,6 +242,7 @@ class Parallel:
                 one.__exit__(None if error is None else type(error), error, None)
             except BaseException as failure:  # the others have to end too
                 failures.append(failure)
+                one.end_later()
         _raise_worst(failures)
 
     async def __aenter__(self) -> list[DelegatedAgent]:

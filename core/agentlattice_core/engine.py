@@ -4,8 +4,8 @@
   once; the last one to close it closes the file.
 - Commands are functions over a `Batch`; `run` and `run_async` carry them through the sequencer.
 - The log is signed about once a second while there is traffic, and on close.
-- What expires is recorded by a timer to the next expiry, which is set when the log is opened and by every delegation of
-  this process. Nothing depends on it: time is asked again by whoever decides.
+- What expires is recorded by a timer to the next expiry, which is set when the log is opened, by every delegation of
+  this process, and now and then while it writes, for those of others. Nothing depends on it: whoever decides asks time.
 - What was posted (outcomes) rides with the next batch and is flushed after a moment if none comes, and on close.
 """
 
@@ -22,6 +22,7 @@ from agentlattice_core import delegation
 from agentlattice_core.batch import Batch
 from agentlattice_core.commands import Commands
 from agentlattice_core.clock import Clock, SystemClock, parse_time
+from agentlattice_core.clock import Clock, SystemClock, parse_time, time_of_log
 from agentlattice_core.errors import AgentLatticeError, AuditError, NotRecordedError, StoreError
 from agentlattice_core.follower import Follower
 from agentlattice_core.keeper import Keeper
@@ -37,6 +38,7 @@ T = TypeVar("T")
 
 _SIGNING_INTERVAL = 1.0  # seconds of traffic between checkpoints
 _OUTCOME_PATIENCE = 0.05  # seconds an outcome may wait for a batch to ride with
+_EXPIRY_INTERVAL = 2.0  # seconds of traffic until what other processes delegated is looked at
 _EXPIRY_PATIENCE = 0.01  # seconds between looks at a clock that is behind the log
 _MOST_EXPIRED = 250  # delegations recorded as expired in one transaction
 
@@ -62,29 +64,31 @@ class Engine:
             if self.notary.signed == 0:
                 self.notary.sign()  # before anything else is recorded: a longer log has been signed by its key
             self.notary.finish_rotation()
-            self._expect_next()
+            self._expire()
 
     def _after_batch(self) -> None:
         self.follower.ring()
         if self.store.is_untidy:
             self.keeper.later("tidying", 0.0, self.store.tidy)
         self.keeper.later("checkpoint", _SIGNING_INTERVAL, self.notary.sign)
+        self.keeper.later("expiry", _EXPIRY_INTERVAL, self._expire)
 
     def expects(self, expires_at: str) -> None:
         """Record what expires at that time of the log, soon after it does."""
         left = (parse_time(expires_at) - self.clock.now()).total_seconds()
         self.keeper.later("expiry", max(left, _EXPIRY_PATIENCE), self._expire)
 
-    def _expect_next(self) -> None:
-        with self.store.read() as reader:
-            expires_at = delegation.next_expiry(reader)
-        if expires_at is not None:
-            self.expects(expires_at)
-
     def _expire(self) -> None:
-        # As many as one transaction should hold; the others are due already.
-        self.run(lambda batch: delegation.expire(batch, _MOST_EXPIRED))
-        self._expect_next()
+        with self.store.read() as reader:
+            due = delegation.next_expiry(reader)
+            now = time_of_log(self.clock, reader.head.at)
+        if due is not None and due <= now:
+            # As many as one transaction should hold; the others are due already.
+            self.run(lambda batch: delegation.expire(batch, _MOST_EXPIRED))
+            with self.store.read() as reader:
+                due = delegation.next_expiry(reader)
+        if due is not None:
+            self.expects(due)
 
     def _keep_checkpoint(self, size: int, note: str) -> None:
         self._sequencer.run(lambda batch: batch.add_checkpoint(size, note))
