@@ -20,9 +20,8 @@ from typing import Any, TypeVar
 
 from agentlattice_core import delegation
 from agentlattice_core.batch import Batch
-from agentlattice_core.commands import Commands
-from agentlattice_core.clock import Clock, SystemClock, parse_time
 from agentlattice_core.clock import Clock, SystemClock, parse_time, time_of_log
+from agentlattice_core.commands import Commands
 from agentlattice_core.errors import AgentLatticeError, AuditError, NotRecordedError, StoreError
 from agentlattice_core.follower import Follower
 from agentlattice_core.keeper import Keeper
