@@ -11,7 +11,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
-from agentlattice_core import admission, approvals, deadlines, erasure, introspection, verification
+from agentlattice_core import (
+    admission,
+    approvals,
+    deadlines,
+    erasure,
+    introspection,
+    registries,
+    verification,
+)
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
 from agentlattice_core.agents import agent_facts
@@ -37,6 +45,7 @@ from agentlattice_core.results import (
     CanIResult,
     GovernanceEvent,
     PoliciesResult,
+    RegistryEntry,
     ReportOutcome,
     ReportResult,
     VerifyResult,
@@ -115,7 +124,8 @@ class AgentLattice(Delegating):
         if context:
             caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
         action = Action.build(action_type, _options(options, fields), trusted=trusted)
-        return Execution(self._engine.policies, caller, action), self._giving_back()
+        making = registries.Change if registries.is_change(action.action_type) else Execution
+        return making(self._engine.policies, caller, action), self._giving_back()
 
     def _giving_back(self) -> Callable[[ActionResult], None]:
         """For a caller that is cancelled before it gets its answer: what it was admitted for will not run.
@@ -178,7 +188,7 @@ class AgentLattice(Delegating):
 
         def command(batch: Batch) -> ActionResult:
             deadlines.expire(batch)  # a deadline may have passed while nobody waited for it
-            return admission.claim(in_force, batch, caller, audit_event_id)
+            return registries.made(batch, caller, admission.claim(in_force, batch, caller, audit_event_id))
 
         return command
 
@@ -289,6 +299,15 @@ class AgentLattice(Delegating):
         with self._engine.read() as reader:
             now = time_of_log(self._engine.clock, reader.head.at)
             return introspection.whoami(self._engine.policies, reader, agent, self.org_id, now)
+
+    async def registry(self, name: str) -> list[RegistryEntry]:
+        """What a registry that is kept in the store holds, in the order of values. Raises NotFoundError."""
+        return await asyncio.to_thread(self.registry_sync, name)
+
+    def registry_sync(self, name: str) -> list[RegistryEntry]:
+        """As `registry`."""
+        with self._engine.read() as reader:
+            return registries.entries(reader, name)
 
     async def audit(
         self, cursor: str | None = None, limit: int = 50, action_type: str | None = None

@@ -26,6 +26,7 @@ __all__ = [
     "PolicySummary",
     "PostureComponent",
     "PostureResult",
+    "RegistryEntry",
     "ReportOutcome",
     "ReportResult",
     "RevokeResult",
@@ -279,6 +280,20 @@ class DelegationsResult:
 class RevokeResult:
     revoked: bool
     delegation_id: str
+
+
+@dataclass
+class RegistryEntry:
+    """One entry of a registry that is kept in the store. `caps` are amounts by name, as text; `audit_event_id` names
+    the action that changed it last.
+    """
+
+    registry: str
+    value: str
+    tags: list[str]
+    caps: dict[str, str]
+    changed_at: str
+    audit_event_id: str
 
 
 @dataclass

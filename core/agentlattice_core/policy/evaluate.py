@@ -80,6 +80,10 @@ class PolicySet:
         self._tampered_index = PatternIndex(tampered)
         self._actions = {declared.action: declared for declared in actions}
         self._registries: Registries = {registry.name: registry.entries for registry in registries}
+        every = (*self._policies, *self._guardrails)
+        self._asked_registries = {
+            rule.registry for one in every for rule in one.policy.rules if rule.registry
+        }
         # Plans are derived, so forgetting them is always right, and threads may race to remember the same
         # one.
         self._plans: dict[tuple[str, str, str, frozenset[str]], _Plan] = {}
@@ -145,7 +149,10 @@ class PolicySet:
             refused = check_declared(plan.declaration, facts.action)
             if refused is not None:
                 return refused
-        registries = {**self._registries, **facts.registries} if facts.registries else self._registries
+        registries = self._registries
+        for name in self._asked_registries:
+            if name in facts.registries:
+                registries = {**registries, name: facts.registries[name]}
         for tier in plan.tiers:
             verdicts = [
                 verdict for policy in tier if (verdict := policy.verdict(facts, registries)) is not None

@@ -18,6 +18,8 @@
 | `expiring` | expiry / delegation id | nothing; it orders active delegations by expiry |
 | `policy` | part id | version, digest, pattern, who published it and in which entry; `removed` once it is gone |
 | `policies` | `set` | the entry of the last change to any part and the digest over all, to tell compiled sets apart |
+| `registry` | registry / value | tags, caps, and the action that put them there |
+| `registries` | name | the entry of the last change; that the registry is kept here |
 | `source` | name of a policy file | the digest of what was applied from it last |
 | `action` | agent id / index | type, status, claim, charges and whether they are held, settled or released, outcome |
 | `event` | agent id / event id | the index of the action it names |
@@ -221,6 +223,14 @@ def _policy(
     writes.put("policies", "set", {"entry": index})
 
 
+def _registry(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    entry = {**data["entry"], "action": data["action"], "changed_at": at} if data["event"] == "put" else None
+    writes.put("registry", f"{data['registry']}/{data['value']}", entry)
+    writes.put("registries", data["registry"], {"entry": index})
+
+
 def _action(
     writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
 ) -> None:
@@ -343,6 +353,7 @@ _FOLDS = {
     "agent": _agent,
     "delegation": _delegation,
     "policy": _policy,
+    "registry": _registry,
     "action": _action,
     "approval": _approval,
     "claim": _claim,
