@@ -21,6 +21,9 @@ from agentlattice_core import (
 )
 from agentlattice_core.agents import LONGEST_CHAIN
 from agentlattice_core.clock import format_time
+from agentlattice_core.policy import PolicyDocument, PolicySet
+from agentlattice_core.policy.simulate import simulate
+from agentlattice_core.recorded import RecordedActions
 from agentlattice_core.testing import ManualClock
 
 DAY = 86400
@@ -414,3 +417,20 @@ def test_a_run_that_comes_back_late_uses_what_was_approved_meanwhile(
     operator.approve_action_sync(asked.approval_id or "")
     again = al.delegate_sync("deployer", **ask).__enter__()
     assert again.claim_sync(asked.audit_event_id).status == "executed"
+
+
+def test_what_a_child_did_is_replayed_under_its_roots_policies(al: AgentLattice) -> None:
+    """Long after it has ended; what was beyond its delegation was never policy's to decide, and is left out."""
+    with al.delegate_sync("reader", capabilities=["read_data"], ttl=60) as reader:
+        reader.execute_sync("read_data")
+        reader.execute_sync("write_results")
+    for effect, flips in (("allow", 0), ("deny", 1)):
+        candidate = PolicyDocument.parse(
+            "version: 1\npolicies:\n"
+            f"  - {{name: Reading, action: read_data, effect: {effect}, agents: [ci]}}\n"
+            "  - {name: Rest, action: '*', effect: allow, agents: [reader]}\n"
+        )
+        with al._opened.read() as log:
+            recorded = RecordedActions(log)
+            report = simulate(recorded, PolicySet.from_document(candidate))
+        assert (report.total, sum(report.flips.values()), recorded.refused) == (1, flips, 1)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlattice_core import InvalidRequestError
+from agentlattice_core.actions import Action
+from agentlattice_core.policy import Decision, Facts, PolicyDocument, PolicySet
 from agentlattice_core.policy.scope import MOST_CAPABILITIES, checked_capabilities, covers
+from agentlattice_core.principals import AgentFacts, Delegation
 
 SEGMENTS = ("a", "b", "c")
 NEW = "x"  # stands for every segment that no pattern names
@@ -72,3 +78,49 @@ def test_capabilities_are_a_list_of_a_few(wrong: object) -> None:
 def test_order_and_repetition_do_not_matter() -> None:
     """The same capabilities are the same delegation."""
     assert checked_capabilities(["b", "a.*", "b"]) == checked_capabilities(("a.*", "b")) == ("a.*", "b")
+
+
+def chain(*held: Delegation | None) -> AgentFacts:
+    """A root with one child below the other, each holding what is given."""
+    agent = AgentFacts("root", "agt_0")
+    for number, delegation in enumerate(held, 1):
+        agent = AgentFacts(
+            f"child~agt_{number}", f"agt_{number}", ancestors=agent.lineage, delegation=delegation
+        )
+    return agent
+
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+WIDE = Delegation("del_0", ("*",), NOW + timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        replace(WIDE, capabilities=("a.c", "a.b.*", "b")),
+        replace(WIDE, capabilities=()),
+        replace(WIDE, status="revoked"),
+        replace(WIDE, status="closed"),
+        replace(WIDE, status="expired"),
+        replace(WIDE, status="whatever"),
+        replace(WIDE, expires_at=NOW),
+    ],
+)
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_one_link_that_does_not_hold_stops_the_chain(broken: Delegation | None, where: int) -> None:
+    """Wherever it is, whatever the links below it claim, and also where state says what no grant could have."""
+    allow = PolicySet.from_document(
+        PolicyDocument.parse("version: 1\npolicies: [{name: All, action: '*', effect: allow}]")
+    )
+
+    def ask(*held: Delegation | None) -> Decision:
+        return allow.decide(Facts(Action.build("a.b"), chain(*held), NOW, lambda key: Decimal(0)))
+
+    links: list[Delegation | None] = [WIDE, WIDE, WIDE]
+    assert ask(*links).outcome == "allow"
+    links[where] = broken
+    refused = ask(*links)
+    assert (refused.outcome, refused.denial_reason) == ("deny", "OUT_OF_SCOPE")
+    [condition] = refused.conditions
+    assert condition.result is False
