@@ -9,7 +9,8 @@ Every name that the hosted product's client exports is exported here too, so tha
 import.
 """
 
-from agentlattice_core.client import AgentLattice, DelegatedAgent
+from agentlattice_core.client import AgentLattice
+from agentlattice_core.delegated import DelegatedAgent
 from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import (
     AgentLatticeDeniedError,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from agentlattice_core import (
     admission,
@@ -26,8 +26,7 @@ from agentlattice_core.agents import agent_facts
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.commands import Execution, Outcome
-from agentlattice_core.delegating import Delegate, Delegating
-from agentlattice_core.delegation import Granted
+from agentlattice_core.delegating import Delegating
 from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
@@ -56,7 +55,7 @@ from agentlattice_core.stores.base import Row
 from agentlattice_core.verification import StateDifference
 from agentlattice_core.waiting import until_resolved, until_resolved_sync
 
-__all__ = ["AgentLattice", "DelegatedAgent", "PolicySource"]
+__all__ = ["AgentLattice", "PolicySource"]
 
 _MOST_OF_A_MESSAGE = 10_000
 
@@ -445,8 +444,9 @@ class AgentLattice(Delegating):
     ) -> None:
         """Have `callback` called on this event loop for every notification from now on.
 
-        An agent hears of its own actions and of policy changes, an operator of everybody's. `events` are the types to
-        hear of, `agent_filter` an agent's id. Raises ForbiddenError for another organisation, and for another agent.
+        An agent hears of its own actions and delegations and of policy changes, an operator of everybody's. `events`
+        are the types to hear of, `agent_filter` an agent's id. Raises ForbiddenError for another organisation, and for
+        another agent.
         """
         loop = asyncio.get_running_loop()
 
@@ -479,8 +479,12 @@ class AgentLattice(Delegating):
             event = notification(entry, row, audience)
             if event is None or (wanted is not None and event.event_type not in wanted):
                 return
-            # What belongs to no agent (a change of policy) concerns all of them.
-            if own is not None and event.agent_id not in (own, None):
+            # What belongs to no agent (a change of policy) concerns all of them, and a child's end its parent too.
+            if (
+                own is not None
+                and own not in (event.agent_id, event.data.get("parent_id"))
+                and event.agent_id
+            ):
                 return
             if agent_filter is None or event.agent_id == agent_filter:
                 callback(event)
@@ -508,43 +512,6 @@ class AgentLattice(Delegating):
         """As `unsubscribe`."""
         while self._ends:
             self._ends.pop()()
-
-    # Delegating
-
-    def _child(self, delegate: Delegate, granted: Granted) -> DelegatedAgent:
-        return DelegatedAgent._of(self, delegate, granted)
-
-
-class DelegatedAgent(AgentLattice):
-    """A child: a client that acts under a delegation, and can do what any agent can, delegating further included.
-
-    `name` is what its parent called it, `agent` the name it acts under, `delegation_id` what can be revoked.
-    `capabilities` is what it holds until `expires_at` (RFC 3339); `clamped` says that this is sooner than was asked
-    for, because its parent ends then. Once the delegation has ended, whatever it asks for is denied, `OUT_OF_SCOPE`.
-    """
-
-    name: str
-    run: str | None
-    delegation_id: str
-    capabilities: tuple[str, ...]
-    expires_at: str
-    clamped: bool
-
-    @classmethod
-    def _of(cls, parent: AgentLattice, delegate: Delegate, granted: Granted) -> DelegatedAgent:
-        child = cls._over(parent._engine, parent._mode, int(parent._gate_patience * 1000))
-        child._caller = Caller(granted.agent, parent._mode, "delegated")
-        child.name, child.run = delegate.name, delegate.run
-        child.delegation_id, child.capabilities = granted.id, granted.capabilities
-        child.expires_at, child.clamped = granted.expires_at, granted.clamped
-        return child
-
-    def close(self) -> None:
-        """End its subscriptions. The log is its parent's to close, and the delegation ends with its block."""
-        self.unsubscribe_sync()
-
-    def _sibling(self) -> Self:
-        raise ForbiddenError(f"`{self.name}` acts for itself only; take a client for others from its parent")
 
 
 def _passed(result: ActionResult, action_type: str) -> ActionResult:

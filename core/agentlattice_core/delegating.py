@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlattice_core import delegation
 from agentlattice_core.admission import Caller
@@ -39,7 +39,7 @@ from agentlattice_core.results import DelegationsResult, RevokeResult
 from agentlattice_core.session import Session
 
 if TYPE_CHECKING:
-    from agentlattice_core.client import DelegatedAgent
+    from agentlattice_core.delegated import DelegatedAgent
 
 __all__ = ["Delegate", "Delegating", "Parallel"]
 
@@ -98,7 +98,11 @@ class Delegate:
 
     def _entered(self, beginning: _Beginning, granted: Granted) -> DelegatedAgent:
         self._ending = beginning.ending(granted)
-        child: DelegatedAgent = self._client._child(self, granted)
+        from agentlattice_core.delegated import (
+            DelegatedAgent,  # a client itself, and so not there before this module
+        )
+
+        child = DelegatedAgent._of(self._client, self, granted)
         self._child = child
         beginning.engine.expects(granted.expires_at)
         if granted.clamped:
@@ -366,7 +370,3 @@ class Delegating(Session):
             return RevokeResult(True, delegation_id)
 
         return command
-
-    def _child(self, delegate: Delegate, granted: Granted) -> Any:
-        """A client that acts for the child."""
-        raise NotImplementedError

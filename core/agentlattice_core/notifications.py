@@ -95,6 +95,7 @@ def notification(
             "delegation_id": data["delegation"],
             "status": data["event"],
             "parent": data["parent"],
+            "parent_id": data["parent_id"],
             "child": data["agent"],
             "cause": data.get("cause"),
         }

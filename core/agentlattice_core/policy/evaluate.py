@@ -149,10 +149,7 @@ class PolicySet:
             refused = check_declared(plan.declaration, facts.action)
             if refused is not None:
                 return refused
-        registries = self._registries
-        for name in self._asked_registries:
-            if name in facts.registries:
-                registries = {**registries, name: facts.registries[name]}
+        registries = self._registries_for(facts)
         for tier in plan.tiers:
             verdicts = [
                 verdict for policy in tier if (verdict := policy.verdict(facts, registries)) is not None
@@ -172,12 +169,14 @@ class PolicySet:
         self, facts: Facts
     ) -> Iterator[tuple[Literal["policy", "guardrail"], CompiledPolicy, Verdict | None]]:
         """Whom `decide` asks about `facts`, and what each says: None if it does not apply."""
+        if out_of_scope(facts) is not None:
+            return
         plan = self._plan(facts.action.action_type, facts.agent.root)
         if plan.tampered is not None:
             return
         if plan.declaration is not None and check_declared(plan.declaration, facts.action) is not None:
             return
-        registries = {**self._registries, **facts.registries}
+        registries = self._registries_for(facts)
         for tier in plan.tiers:
             verdicts = [(policy, policy.verdict(facts, registries)) for policy in tier]
             for policy, verdict in verdicts:
@@ -188,6 +187,14 @@ class PolicySet:
             return
         for guardrail in plan.guardrails:
             yield "guardrail", guardrail, guardrail.verdict(facts, registries)
+
+    def _registries_for(self, facts: Facts) -> Registries:
+        """The registries that any rule asks: the store's before those of documents."""
+        registries = self._registries
+        for name in self._asked_registries:
+            if name in facts.registries:
+                registries = {**registries, name: facts.registries[name]}
+        return registries
 
     def summaries(self, agent: AgentFacts | None = None) -> list[PolicySummary]:
         """Active policies and guardrails: all, or those that can govern an action of `agent`."""

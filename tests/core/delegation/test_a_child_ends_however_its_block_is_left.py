@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dis
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -263,6 +264,46 @@ def test_a_killed_process_is_cleaned_up_after_by_whoever_goes_on(al: AgentLattic
         while recorded_as_active(beside):
             beside.execute_sync("read_data")
             time.sleep(0.05)
+
+
+FANNING_OUT = """
+import sys
+from agentlattice_core import AgentLattice
+al = AgentLattice.embedded(sys.argv[1], agent="ci")
+print("ready", flush=True)
+while True:
+    with al.delegate_sync("parent", capabilities=["*"], ttl=0.5) as parent:
+        many = [parent.delegate_sync(f"child-{n}", capabilities=["read_data"], ttl=9) for n in range(3)]
+        with al.parallel_sync(*many) as children:
+            for child in children:
+                child.execute_sync("read_data")
+            al.revoke_sync(children[0].delegation_id)
+"""
+
+
+def test_killed_at_any_moment_the_state_is_the_logs_and_every_child_ends(
+    al: AgentLattice, tmp_path: Path
+) -> None:
+    """Between any two of beginning, acting, revoking and ending, again and again."""
+    al.close()
+    database = tmp_path / "governance.db"
+    seed = int.from_bytes(os.urandom(4))
+    print("seed", seed)
+    chance = random.Random(seed)
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", FANNING_OUT, str(database)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(chance.uniform(0.02, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        with AgentLattice.embedded(database, agent="ci") as after:
+            assert after.verify_sync().chain_valid
+            assert after.verify_state_sync() == []
+            while recorded_as_active(after):
+                time.sleep(0.02)
+            assert after.delegations_sync().delegations == []
+            assert after.verify_state_sync() == []
 
 
 def recorded_as_active(al: AgentLattice) -> list[str]:

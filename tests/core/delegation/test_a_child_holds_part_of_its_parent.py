@@ -334,10 +334,17 @@ def test_who_may_revoke(al: AgentLattice, opened: Any, operator: AgentLattice) -
             al.revoke_sync(unknown)  # type: ignore[arg-type]
 
 
-def test_an_end_takes_everything_below_with_it_and_is_told(al: AgentLattice) -> None:
-    """One entry and one notification each, with the cause."""
+def test_an_end_takes_everything_below_with_it_and_is_told(
+    al: AgentLattice, operator: AgentLattice, opened: Any
+) -> None:
+    """One entry and one notification each, with the cause; an agent hears of its own, a stranger of none."""
     told: list[GovernanceEvent] = []
-    al.subscribe_sync(al.org_id, told.append, events=["delegation.revoked", "delegation.expired"])
+    mine: list[GovernanceEvent] = []
+    strange: list[GovernanceEvent] = []
+    events = ["delegation.revoked", "delegation.expired"]
+    opened(agent="stranger").subscribe_sync(al.org_id, strange.append, events=events)
+    al.subscribe_sync(al.org_id, mine.append, events=events)
+    operator.subscribe_sync(al.org_id, told.append, events=events)
     with al.delegate_sync("one", capabilities=["read_data"], ttl=60) as one:
         two = one.delegate_sync("two", capabilities=["read_data"], ttl=60).__enter__()
         three = two.delegate_sync("three", capabilities=["read_data"], ttl=60).__enter__()
@@ -356,6 +363,7 @@ def test_an_end_takes_everything_below_with_it_and_is_told(al: AgentLattice) -> 
     ]
     assert [event.data["cause"] for event in told] == [None, one.delegation_id, one.delegation_id]
     assert [event.data["status"] for event in told] == ["revoked"] * 3
+    assert ([event.data["child"] for event in mine], strange) == ([one.agent], [])
     assert al.verify_state_sync() == []
 
 
