@@ -156,9 +156,7 @@ class CallGate:
 
     def _given_for(self, ticket: Ticket, subject: Subject) -> bool:
         origin = subject.origin
-        return ticket.tool == origin.name and (
-            ticket.gate is self.gate or self.asks_as(ticket.gate, origin)
-        )
+        return ticket.tool == origin.name and (ticket.gate is self.gate or self.asks_as(ticket.gate, origin))
 
     def asks_as(self, other: ToolGate, tool: BaseTool) -> bool:
         """Whether `other` asks the same client the same question about `tool`."""

@@ -55,7 +55,12 @@ def governed_agent_class(base: type[Any], governor: AgentGovernor) -> type[Any]:
         def tools(self) -> Any:
             own = self.__dict__
             tools, seen = own["tools"], own.get(SEEN_TOOLS)
-            if seen is not None and type(tools) is list and len(tools) == len(seen) and all(map(is_, tools, seen)):
+            if (
+                seen is not None
+                and type(tools) is list
+                and len(tools) == len(seen)
+                and all(map(is_, tools, seen))
+            ):
                 return tools
             return governor.own_tools(self, tools)
 

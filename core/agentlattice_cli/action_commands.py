@@ -52,12 +52,14 @@ def whoami(agent: options.Agent = None, db: options.Db = None, json: options.Jso
         from agentlattice_cli.output import Output
         from agentlattice_cli.settings import resolve
         from agentlattice_core import introspection
+        from agentlattice_core.clock import SystemClock, time_of_log
 
         settings = resolve({"agent": agent, "db": db})
         name = settings.needed("agent", "pass `--agent NAME` or set AL_AGENT")
         with looking(settings) as look:
             check_known(look, name)
-            found = introspection.whoami(look.policies, look.reader, name, look.log_id)
+            now = time_of_log(SystemClock(), look.reader.head.at)
+            found = introspection.whoami(look.policies, look.reader, name, look.log_id, now)
             note_unapplied(look, settings)
         out = Output(json=json)
         if json:

@@ -10,6 +10,8 @@ import.
 """
 
 from agentlattice_core.client import AgentLattice
+from agentlattice_core.delegated import DelegatedAgent
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
@@ -44,6 +46,7 @@ from agentlattice_core.results import (
     PolicySummary,
     PostureComponent,
     PostureResult,
+    RegistryEntry,
     ReportOutcome,
     ReportResult,
     RevokeResult,
@@ -66,6 +69,8 @@ __all__ = [
     "AuditResult",
     "CanIResult",
     "ConditionResult",
+    "Delegate",
+    "DelegatedAgent",
     "DelegationEntry",
     "DelegationsResult",
     "DigestMismatchError",
@@ -84,6 +89,7 @@ __all__ = [
     "PolicySummary",
     "PostureComponent",
     "PostureResult",
+    "RegistryEntry",
     "ReportOutcome",
     "ReportResult",
     "RevokeResult",

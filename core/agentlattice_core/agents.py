@@ -2,6 +2,8 @@
 
 - An agent is registered before it acts; its id never changes, whatever tags and grants it gets later.
 - Tags and grants are what the operator says of an agent, never what the agent says of itself in an action.
+- A child is an agent that another one delegated to. Its state names its `parent`, whose tags and owner are what policy
+  and approvals go by: nothing can be said of a child that was not said of its parent.
 """
 
 from __future__ import annotations
@@ -11,11 +13,15 @@ from collections.abc import Iterable
 from typing import Any, Protocol, get_args
 
 from agentlattice_core.batch import Batch
-from agentlattice_core.errors import InvalidRequestError, NotFoundError
-from agentlattice_core.principals import AgentFacts, Operator, Role
+from agentlattice_core.clock import parse_time
+from agentlattice_core.errors import ForbiddenError, InvalidRequestError, NotFoundError
+from agentlattice_core.principals import AgentFacts, Delegation, Operator, Role
 from agentlattice_core.stores.base import Document
 
-__all__ = ["agent_facts", "check_name", "check_names", "operator_named", "register"]
+__all__ = ["LONGEST_CHAIN", "agent_facts", "check_name", "check_names", "operator_named", "register"]
+
+LONGEST_CHAIN = 16
+"""Most delegations one below the other."""
 
 
 class _State(Protocol):
@@ -55,7 +61,40 @@ def agent_facts(state: _State, name: str) -> AgentFacts:
     document = state.get("agent", name)
     if document is None:
         raise NotFoundError(f"agent `{name}` is not registered")
+    if "parent" in document:
+        return _child_facts(state, name, document)
     return AgentFacts(name, document["id"], frozenset(document["tags"]), frozenset(document["grants"]))
+
+
+def _child_facts(state: _State, name: str, document: Document) -> AgentFacts:
+    below = [(name, document)]
+    while "parent" in document:
+        name = document["parent"]
+        found = state.get("agent", name)
+        if found is None or len(below) > LONGEST_CHAIN:
+            raise ForbiddenError(f"the chain of agents above `{below[0][0]}` cannot be followed to its root")
+        document = found
+        below.append((name, document))
+    name, root = below.pop()
+    facts = AgentFacts(name, root["id"], frozenset(root["tags"]), frozenset(root["grants"]))
+    for name, child in reversed(below):
+        held = state.get("delegation", child["delegation"])
+        facts = AgentFacts(
+            name,
+            child["id"],
+            facts.tags,
+            frozenset(child["grants"]),
+            facts.lineage,
+            None
+            if held is None or held["agent_id"] != child["id"]
+            else Delegation(
+                child["delegation"],
+                tuple(held["capabilities"]),
+                parse_time(held["expires_at"]),
+                held["status"],
+            ),
+        )
+    return facts
 
 
 def register(
@@ -67,8 +106,18 @@ def register(
     owner: str | None,
     by: dict[str, Any],
 ) -> str:
-    """Register an agent, or change what is said of it; what is None stays as it is. Returns its id."""
+    """Register an agent, or change what is said of it; what is None stays as it is. Returns its id.
+
+    Raises ForbiddenError for saying something of a child, which holds what its parent passed on.
+    """
     known = batch.get("agent", check_name(name, "agent"))
+    if known is not None and "parent" in known:
+        if tags is not None or grants is not None or owner is not None:
+            raise ForbiddenError(
+                f"agent `{name}` holds what `{known['parent']}` passed on to it; change what is said of that one"
+            )
+        child_id: str = known["id"]
+        return child_id
     before = known or {"id": f"agt_{os.urandom(10).hex()}", "tags": [], "grants": [], "owner": None}
     after = {
         "id": before["id"],

@@ -11,13 +11,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from agentlattice_core import admission, approvals, erasure, introspection, verification
+from agentlattice_core import admission, approvals, erasure, introspection, registries, verification
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
 from agentlattice_core.agents import agent_facts
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.commands import Execution, Outcome
+from agentlattice_core.delegating import Delegating
 from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
@@ -35,6 +36,7 @@ from agentlattice_core.results import (
     CanIResult,
     GovernanceEvent,
     PoliciesResult,
+    RegistryEntry,
     ReportOutcome,
     ReportResult,
     VerifyResult,
@@ -50,7 +52,7 @@ __all__ = ["AgentLattice", "PolicySource"]
 _MOST_OF_A_MESSAGE = 10_000
 
 
-class AgentLattice(Operating):
+class AgentLattice(Operating, Delegating):
     """A client of the governance core.
 
     `AgentLattice.embedded(...)` opens a local file; nothing else is needed. `gate_poll_timeout_ms` bounds how long
@@ -113,7 +115,8 @@ class AgentLattice(Operating):
         if context:
             caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
         action = Action.build(action_type, _options(options, fields), trusted=trusted)
-        return Execution(self._engine.policies, caller, action), self._giving_back()
+        making = registries.Change if registries.is_change(action.action_type) else Execution
+        return making(self._engine.policies, caller, action), self._giving_back()
 
     def _giving_back(self) -> Callable[[ActionResult], None]:
         """For a caller that is cancelled before it gets its answer: what it was admitted for will not run.
@@ -174,7 +177,9 @@ class AgentLattice(Operating):
     def _claiming(self, audit_event_id: str) -> Callable[[Batch], ActionResult]:
         caller, in_force = self._acting(), self._engine.policies
 
-        return lambda batch: admission.claim(in_force, batch, caller, audit_event_id)
+        return lambda batch: registries.made(
+            batch, caller, admission.claim(in_force, batch, caller, audit_event_id)
+        )
 
     async def cancel(self, audit_event_id: str, reason: str | None = None) -> None:
         """Take back a request that still waits for a person, so that nobody decides on it in vain.
@@ -274,14 +279,24 @@ class AgentLattice(Operating):
             return introspection.policies_of(self._engine.policies, reader, agent)
 
     async def whoami(self) -> WhoamiResult:
-        """This agent's identity, state and policies."""
+        """This agent's identity, state, policies, and delegations in force."""
         return await asyncio.to_thread(self.whoami_sync)
 
     def whoami_sync(self) -> WhoamiResult:
         """As `whoami`."""
         agent = self._acting().agent
         with self._engine.read() as reader:
-            return introspection.whoami(self._engine.policies, reader, agent, self.org_id)
+            now = time_of_log(self._engine.clock, reader.head.at)
+            return introspection.whoami(self._engine.policies, reader, agent, self.org_id, now)
+
+    async def registry(self, name: str) -> list[RegistryEntry]:
+        """What a registry that is kept in the store holds, in the order of values. Raises NotFoundError."""
+        return await asyncio.to_thread(self.registry_sync, name)
+
+    def registry_sync(self, name: str) -> list[RegistryEntry]:
+        """As `registry`."""
+        with self._engine.read() as reader:
+            return registries.entries(reader, name)
 
     async def audit(
         self, cursor: str | None = None, limit: int = 50, action_type: str | None = None
@@ -358,8 +373,9 @@ class AgentLattice(Operating):
     ) -> None:
         """Have `callback` called on this event loop for every notification from now on.
 
-        An agent hears of its own actions and of policy changes, an operator of everybody's. `events` are the types to
-        hear of, `agent_filter` an agent's id. Raises ForbiddenError for another organisation, and for another agent.
+        An agent hears of its own actions and delegations and of policy changes, an operator of everybody's. `events`
+        are the types to hear of, `agent_filter` an agent's id. Raises ForbiddenError for another organisation, and for
+        another agent.
         """
         loop = asyncio.get_running_loop()
 
@@ -392,8 +408,12 @@ class AgentLattice(Operating):
             event = notification(entry, row, audience)
             if event is None or (wanted is not None and event.event_type not in wanted):
                 return
-            # What belongs to no agent (a change of policy) concerns all of them.
-            if own is not None and event.agent_id not in (own, None):
+            # What belongs to no agent (a change of policy) concerns all of them, and a child's end its parent too.
+            if (
+                own is not None
+                and own not in (event.agent_id, event.data.get("parent_id"))
+                and event.agent_id
+            ):
                 return
             if agent_filter is None or event.agent_id == agent_filter:
                 callback(event)

@@ -18,6 +18,7 @@ from agentlattice_core.actions import Action
 from agentlattice_core.admission import original_result, resolved_reason
 from agentlattice_core.agents import agent_facts
 from agentlattice_core.clock import parse_time
+from agentlattice_core.delegation import delegations
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.policies import Policies
 from agentlattice_core.policy.decision import Facts
@@ -75,22 +76,27 @@ def policies_of(policies: Policies, reader: Reader, agent: str | None) -> Polici
     return PoliciesResult("org" if agent is None else "own", list(policies.at(reader).summaries(facts)))
 
 
-def whoami(policies: Policies, reader: Reader, agent: str, log_id: str) -> WhoamiResult:
-    """The agent's identity and what governs it."""
+def whoami(policies: Policies, reader: Reader, agent: str, log_id: str, at: str) -> WhoamiResult:
+    """The agent's identity at the time `at` of the log, what governs it, and its delegations in force."""
     facts = agent_facts(reader, agent)
+    given = [link.delegation for link in facts.lineage[1:]]
+    now = parse_time(at)
     own: list[PolicySummary] = policies_of(policies, reader, agent).policies
     return WhoamiResult(
         config_id=facts.id,
-        name=facts.name,
+        name=(reader.get("agent", agent) or {}).get("name", facts.name),
         org_id=log_id,
-        is_active=True,
+        is_active=all(one is not None and one.status == "active" and now < one.expires_at for one in given),
         cb_state="MONITORING",
         calibration={
             "actions": sum(1 for _ in reader.scan("action", f"{facts.id}/", limit=1000)),
             "complete": False,
         },
         policies=own,
-        delegations={"as_parent": [], "as_child": []},
+        delegations={
+            f"as_{role}": delegations(reader, agent, role, active_only=True, at=at)
+            for role in ("parent", "child")
+        },
     )
 
 

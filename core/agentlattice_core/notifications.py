@@ -10,6 +10,8 @@
 | approval, escalated | `approval.escalated` |
 | approval, amended by a change of policy | `approval.requested` |
 | approval, any other end | `approval.resolved` |
+| delegation, expired | `delegation.expired` |
+| delegation, closed or revoked | `delegation.revoked` |
 | policy, applied | `policy.changed` |
 
 - `id` in the data is the entry's index: a subscriber that was away can tell what it missed.
@@ -35,6 +37,8 @@ EVENT_TYPES = (
     "approval.requested",
     "approval.escalated",
     "approval.resolved",
+    "delegation.expired",
+    "delegation.revoked",
     "policy.changed",
 )
 """Every type this release sends."""
@@ -91,6 +95,17 @@ def notification(
         }
         if data["event"] == "escalated":
             told["escalate_to"] = data["escalate_to"]
+    elif kind == "delegation" and data["event"] != "granted":
+        event_type = "delegation.expired" if data["event"] == "expired" else "delegation.revoked"
+        told |= {
+            "delegation_id": data["delegation"],
+            "status": data["event"],
+            "parent": data["parent"],
+            "parent_id": data["parent_id"],
+            "child": data["agent"],
+            "cause": data.get("cause"),
+        }
+        who = {"agent_id": data["agent_id"]}  # it is about the child, whoever ended it
     elif kind == "policy" and data["event"] == "applied":
         event_type = "policy.changed"
         told |= {"source": data["source"]}

@@ -94,8 +94,50 @@ class Policies:
         return _stored_parts(state, -1 if generation is None else generation["entry"])
 
     def registries(self, state: _State) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-        """Registries that are kept in the store rather than in a document."""
-        return {}
+        """Registries that are kept in the store rather than in a document, read where policy asks for one."""
+        return _StoredRegistries(state)
+
+
+class _StoredRegistries(Mapping[str, Mapping[str, Mapping[str, Any]]]):
+    """Every registry of the store; those that are not there are a document's to give."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: _State) -> None:
+        self._state = state
+
+    def __getitem__(self, name: str) -> Mapping[str, Mapping[str, Any]]:
+        if self._state.get("registries", name) is None:
+            raise KeyError(name)
+        return _StoredEntries(self._state, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._state.scan("registries"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _StoredEntries(Mapping[str, Mapping[str, Any]]):
+    """The entries of one registry, each read when it is asked for."""
+
+    __slots__ = ("_name", "_state")
+
+    def __init__(self, state: _State, name: str) -> None:
+        self._state = state
+        self._name = name
+
+    def __getitem__(self, value: str) -> Mapping[str, Any]:
+        entry = self._state.get("registry", f"{self._name}/{value}")
+        if entry is None:
+            raise KeyError(value)
+        return entry
+
+    def __iter__(self) -> Iterator[str]:
+        return (key.split("/", 1)[1] for key, _ in self._state.scan("registry", f"{self._name}/"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _stored_parts(state: _State, generation: int) -> dict[str, StoredPart]:

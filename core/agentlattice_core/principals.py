@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
-__all__ = ["AgentFacts", "Forever", "Operator", "Principal", "Role"]
+__all__ = ["AgentFacts", "Delegation", "Forever", "Operator", "Principal", "Role"]
 
 Role = Literal["viewer", "member", "admin"]
 """A viewer sees. A member decides. An administrator also approves forever, erases, edits policy and manages people."""
@@ -23,14 +24,36 @@ Forever = Literal["policy", "agent"]
 
 
 @dataclass(frozen=True, slots=True)
+class Delegation:
+    """What a child holds of its parent: action types or patterns of them, until `expires_at` (aware, UTC).
+
+    `status` is active, or how it ended: closed, revoked or expired.
+    """
+
+    id: str
+    capabilities: tuple[str, ...]
+    expires_at: datetime
+    status: str = "active"
+
+
+@dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """What policy may know of the acting agent: its name and id, tags, grants, and its ancestors, root first."""
+    """What policy may know of the acting agent: its name and id, tags, grants, and its ancestors, root first.
+
+    A child has the `delegation` that it acts under; whoever has ancestors and none may do nothing.
+    """
 
     name: str
     id: str
     tags: frozenset[str] = frozenset()
     grants: frozenset[str] = frozenset()
     ancestors: tuple[AgentFacts, ...] = ()
+    delegation: Delegation | None = None
+
+    @property
+    def given_name(self) -> str:
+        """What to call it in a message: a child goes by its parent's word for it, before its id."""
+        return self.name.rpartition("~")[0] if self.ancestors else self.name
 
     @property
     def root(self) -> AgentFacts:

@@ -4,22 +4,25 @@
   are in the order of their times.
 - What policy said is taken from the entry as it was recorded, in observe mode too; what a person decided later is not
   policy's part.
-- Attempts that could not even become an action (arguments that are not JSON, say) have nothing to replay and are left
-  out; so are actions whose arguments were erased. Both are counted.
+- Attempts that never came before policy have nothing to replay and are left out: those that could not even become an
+  action (arguments that are not JSON, say), and those beyond a delegation. So are actions whose arguments were erased.
+  Both are counted.
 - An agent's tags and grants are those it has now: a candidate is for the agents there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import orjson
 
 from agentlattice_core.actions import Action
+from agentlattice_core.agents import agent_facts
 from agentlattice_core.clock import format_time, parse_time
 from agentlattice_core.policy.simulate import RecordedAction, outcome_of_status
-from agentlattice_core.principals import AgentFacts
+from agentlattice_core.principals import AgentFacts, Delegation
 from agentlattice_core.stores.base import Reader, Row
 
 __all__ = ["RecordedActions", "first_since"]
@@ -58,7 +61,7 @@ class RecordedActions:
         if entry["kind"] != "action":
             return None
         data = entry["data"]
-        if data.get("conditions") == _REFUSED:
+        if data.get("conditions") == _REFUSED or data.get("reason") == "OUT_OF_SCOPE":
             self.refused += row[0] >= self._counted
             return None
         if row[4] is None:
@@ -78,9 +81,20 @@ class RecordedActions:
         facts = self._agents.get(agent_id)
         if facts is None:
             document = self._reader.get("agent", name) or {"tags": (), "grants": ()}
-            facts = AgentFacts(name, agent_id, frozenset(document["tags"]), frozenset(document["grants"]))
+            if "parent" in document:
+                facts = _in_force(agent_facts(self._reader, name))
+            else:
+                facts = AgentFacts(name, agent_id, frozenset(document["tags"]), frozenset(document["grants"]))
             self._agents[agent_id] = facts
         return facts
+
+
+def _in_force(agent: AgentFacts) -> AgentFacts:
+    """A chain whose delegations cover what was done and last: what was recorded was within them when it was."""
+    if agent.delegation is None:
+        return agent
+    lasting = Delegation(agent.delegation.id, ("*",), datetime.max.replace(tzinfo=UTC))
+    return replace(agent, ancestors=tuple(map(_in_force, agent.ancestors)), delegation=lasting)
 
 
 def first_since(reader: Reader, since: datetime) -> int:

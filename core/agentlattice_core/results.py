@@ -27,6 +27,7 @@ __all__ = [
     "PolicySummary",
     "PostureComponent",
     "PostureResult",
+    "RegistryEntry",
     "ReportOutcome",
     "ReportResult",
     "RevokeResult",
@@ -170,12 +171,22 @@ class PolicySummary:
 
 @dataclass
 class DelegationEntry:
+    """A delegation. `scope` is `{"action_types": [...]}`; `status` active, closed, revoked or expired.
+
+    `agent` is the name under which the child acts, `name` the one its parent gave it; `clamped` says that its life was
+    cut to its parent's.
+    """
+
     id: str
     scope: dict[str, Any]
     expires_at: str
     active: bool
     parent_config_id: str | None = None
     child_config_id: str | None = None
+    name: str | None = None
+    agent: str | None = None
+    status: str | None = None
+    clamped: bool = False
 
 
 @dataclass
@@ -278,6 +289,20 @@ class DelegationsResult:
 class RevokeResult:
     revoked: bool
     delegation_id: str
+
+
+@dataclass
+class RegistryEntry:
+    """One entry of a registry that is kept in the store. `caps` are amounts by name, as text; `audit_event_id` names
+    the action that changed it last.
+    """
+
+    registry: str
+    value: str
+    tags: list[str]
+    caps: dict[str, str]
+    changed_at: str
+    audit_event_id: str
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""What happens although nobody waits for it: timeouts, escalations, lapses, and what a change of policy leaves to do.
+"""What happens although nobody waits for it: timeouts, escalations, lapses, delegations that expire, and what a change
+of policy leaves to do.
 
 - One timer to the next thing that falls due, in each process that has the file open. It is set anew a moment after this
   process has written, and now and then for what others wrote: one of them may die before its own timer rings.
@@ -13,12 +14,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from agentlattice_core import deadlines, reevaluation
+from agentlattice_core import deadlines, delegation, reevaluation
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock, MovableClock, parse_time, time_of_log
 from agentlattice_core.keeper import Keeper
 from agentlattice_core.policies import Policies
-from agentlattice_core.stores.base import Store
+from agentlattice_core.stores.base import Reader, Store
 
 __all__ = ["SOON", "Scheduler"]
 
@@ -67,7 +68,7 @@ class Scheduler:
         nap = _LONGEST_NAP
         if self._settle_quietly():
             with self._store.read() as reader:
-                due = deadlines.next_due(reader)
+                due = _next_due(reader)
             if due is not None:
                 nap = min(nap, max(0.0, (parse_time(due) - self._clock.now()).total_seconds()))
         # Never at once: a clock behind the log's time must not have it asked without pause.
@@ -90,9 +91,16 @@ class Scheduler:
 
     def _something_to_do(self) -> bool:
         with self._store.read() as reader:
-            due = deadlines.next_due(reader)
+            due = _next_due(reader)
             overdue = due is not None and due <= time_of_log(self._clock, reader.head.at)
             return overdue or reevaluation.outstanding(reader)
 
     def _work(self, batch: Batch) -> int:
-        return deadlines.settle(batch, _AT_ONCE) + reevaluation.proceed(self._policies, batch)
+        settled = deadlines.settle(batch, _AT_ONCE) + delegation.expire(batch, _AT_ONCE)
+        return settled + reevaluation.proceed(self._policies, batch)
+
+
+def _next_due(reader: Reader) -> str | None:
+    """The time of the log at which something falls due next, or None if nothing waits."""
+    found = (deadlines.next_due(reader), delegation.next_expiry(reader))
+    return min((due for due in found if due is not None), default=None)

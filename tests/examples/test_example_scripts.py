@@ -67,9 +67,23 @@ def test_governance_without_a_framework(tmp_path: Path) -> None:
     ]
 
 
+def test_delegation_and_fan_out(tmp_path: Path) -> None:
+    """Children do their part and no more, share their parent's cap, and are gone afterwards."""
+    assert _run("delegation.py", tmp_path).splitlines() == [
+        "the reader reads: executed",
+        "the reader refunds: OUT_OF_SCOPE",
+        "`reader` does not hold `refund.issue`, so it cannot delegate it; it holds `orders.read`",
+        "worker-1 refunds 40.00 -> executed",
+        "worker-2 refunds 40.00 -> executed",
+        "worker-3 refunds 40.00 -> LIMIT_EXCEEDED",
+        "in force: 0 of 4",
+        "the log verifies: True",
+    ]
+
+
 def test_every_example_is_run_here_and_listed_in_the_index() -> None:
     """No script or notebook is in the directory that no test runs or the index does not name."""
-    assert sorted([*AGENTS, "plain_python.py"]) == SCRIPTS
+    assert sorted([*AGENTS, "delegation.py", "plain_python.py"]) == SCRIPTS
     index = (EXAMPLES / "README.md").read_text()
     notebooks = [f"notebooks/{path.name}" for path in (EXAMPLES / "notebooks").glob("*.ipynb")]
     policies = [f"policies/{path.name}" for path in (EXAMPLES / "policies").glob("*.yaml")]

@@ -23,6 +23,7 @@ PUBLIC = (
     "agentlattice_core.audit.proof",
     "agentlattice_core.audit.signer",
     "agentlattice_core.errors",
+    "agentlattice_core.pauses",
     "agentlattice_core.policy",
     "agentlattice_core.policy.cases",
     "agentlattice_core.policy.lint",

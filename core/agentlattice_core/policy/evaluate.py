@@ -1,5 +1,6 @@
 """Decides: from facts to a `Decision`, purely.
 
+0. A child that acts beyond its delegation, or beyond one above it, is denied (`OUT_OF_SCOPE`).
 1. A tampered part that matches denies (`POLICY_TAMPERED`).
 2. A declared action that lacks a required field, has one of the wrong type, or has an untrusted value where a
    trusted one is asked for, is denied (`CONDITIONS_DENIED`) before policy is asked.
@@ -30,6 +31,7 @@ from agentlattice_core.policy.index import PatternIndex
 from agentlattice_core.policy.model import ActionDeclaration, Policy, Registry
 from agentlattice_core.policy.parts import StoredPart, digest_of, part_pattern
 from agentlattice_core.policy.rules import Registries
+from agentlattice_core.policy.scope import out_of_scope
 from agentlattice_core.policy.verdicts import CompiledPolicy, Verdict
 from agentlattice_core.principals import AgentFacts
 from agentlattice_core.results import PolicySummary
@@ -78,6 +80,10 @@ class PolicySet:
         self._tampered_index = PatternIndex(tampered)
         self._actions = {declared.action: declared for declared in actions}
         self._registries: Registries = {registry.name: registry.entries for registry in registries}
+        every = (*self._policies, *self._guardrails)
+        self._asked_registries = {
+            rule.registry for one in every for rule in one.policy.rules if rule.registry
+        }
         # Plans are derived, so forgetting them is always right, and threads may race to remember the same
         # one.
         self._plans: dict[tuple[str, str, str, frozenset[str]], _Plan] = {}
@@ -132,7 +138,10 @@ class PolicySet:
         With `ungoverned`, an action that no policy covers is allowed unless a guardrail objects: for what was asked of
         a person by a policy that has been deleted since.
         """
-        plan = self._plan(facts.action.action_type, facts.agent.root)
+        agent = facts.agent
+        if agent.ancestors and (beyond := out_of_scope(facts)) is not None:
+            return beyond
+        plan = self._plan(facts.action.action_type, agent.root)
         if plan.tampered is not None:
             return Decision(
                 "deny",
@@ -144,7 +153,7 @@ class PolicySet:
             refused = check_declared(plan.declaration, facts.action)
             if refused is not None:
                 return refused
-        registries = {**self._registries, **facts.registries} if facts.registries else self._registries
+        registries = self._registries_for(facts)
         for tier in plan.tiers:
             verdicts = [
                 verdict for policy in tier if (verdict := policy.verdict(facts, registries)) is not None
@@ -168,12 +177,14 @@ class PolicySet:
         self, facts: Facts
     ) -> Iterator[tuple[Literal["policy", "guardrail"], CompiledPolicy, Verdict | None]]:
         """Whom `decide` asks about `facts`, and what each says: None if it does not apply."""
+        if out_of_scope(facts) is not None:
+            return
         plan = self._plan(facts.action.action_type, facts.agent.root)
         if plan.tampered is not None:
             return
         if plan.declaration is not None and check_declared(plan.declaration, facts.action) is not None:
             return
-        registries = {**self._registries, **facts.registries}
+        registries = self._registries_for(facts)
         for tier in plan.tiers:
             verdicts = [(policy, policy.verdict(facts, registries)) for policy in tier]
             for policy, verdict in verdicts:
@@ -184,6 +195,14 @@ class PolicySet:
             return
         for guardrail in plan.guardrails:
             yield "guardrail", guardrail, guardrail.verdict(facts, registries)
+
+    def _registries_for(self, facts: Facts) -> Registries:
+        """The registries that any rule asks: the store's before those of documents."""
+        registries = self._registries
+        for name in self._asked_registries:
+            if name in facts.registries:
+                registries = {**registries, name: facts.registries[name]}
+        return registries
 
     def summaries(self, agent: AgentFacts | None = None) -> list[PolicySummary]:
         """Active policies and guardrails: all, or those that can govern an action of `agent`."""

@@ -128,7 +128,7 @@ def _amount_of(rule: Rule, facts: Facts) -> Decimal | _Measured:
 
 
 def _within_bounds(rule: Rule, own: _Measure) -> _Measure:
-    bounds, amount_only = rule.bounds, rule.type in ("AMOUNT_THRESHOLD", "AGENT_SCOPE", "CATEGORY_BLOCKLIST")
+    bounds, amount_only = rule.bounds, _only_bounds(rule)
     limits = bounds.as_json()
     wording = " and ".join(f"{_WORDS[name]} {value}" for name, value in limits.items())
 
@@ -152,6 +152,11 @@ def _within_bounds(rule: Rule, own: _Measure) -> _Measure:
     return measure
 
 
+def _only_bounds(rule: Rule) -> bool:
+    """Whether being within its bounds is all that the rule measures."""
+    return rule.registry is None and rule.type in ("AMOUNT_THRESHOLD", "AGENT_SCOPE", "CATEGORY_BLOCKLIST")
+
+
 _WORDS = {"min": "at least", "above": "above", "max": "at most", "below": "below"}
 
 
@@ -161,12 +166,23 @@ def _selected(rule: Rule) -> _Measure:
     def measure(facts: Facts, registries: Registries, findings: RuleFindings) -> _Measured:
         category = facts.action.category
         if rule.type == "CATEGORY_BLOCKLIST":
+            if rule.registry is not None:
+                return _listed(rule.registry, category, registries)
             return _Measured(True, f"category `{category}` is blocked", {"category": category})
         agent = facts.agent.root.name
         where = f" for category `{category}`" if rule.categories else ""
         return _Measured(True, f"agent `{agent}` is limited{where}", {"agent": agent, "category": category})
 
     return measure
+
+
+def _listed(registry: str, category: str | None, registries: Registries) -> _Measured:
+    """Whether the category is in the registry. An action without one is in none."""
+    details: dict[str, Any] = {"category": category, "registry": registry}
+    if registry not in registries:
+        return _Measured(None, f"there is no registry `{registry}`", details)
+    listed = category is not None and _entry(registries, registry, category) is not None
+    return _Measured(listed, f"category `{category}` is blocked by `{registry}`", details)
 
 
 def _time_window(rule: Rule) -> _Measure:
@@ -226,7 +242,8 @@ def _whitelist(rule: Rule) -> _Measure:
 
 
 def _entry(registries: Registries, registry: str, value: str) -> Mapping[str, Any] | None:
-    entry = (registries.get(registry) or {}).get(value)
+    entries = registries.get(registry)
+    entry = entries.get(value) if entries is not None else None
     return entry if isinstance(entry, Mapping) else None
 
 
@@ -262,7 +279,8 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
             charge = Charge(key, amount, cap if hard else None, rule.release_on_failure, scope)
             charge_once(findings.charges, charge)
         if cap is None:
-            why = f"beneficiary `{facts.action.beneficiary}` has no `{rule.cap_from}` in `{rule.registry}`"
+            what, who = _capped(rule, facts)
+            why = f"{what} `{who}` has no `{rule.cap_from}` in `{rule.registry}`"
             return _Measured(None, why, {"cap_from": rule.cap_from}, None)
         total = exact_sum(highest, amount)
         if total <= cap:
@@ -311,10 +329,17 @@ def _subjects(rule: Rule, facts: Facts) -> tuple[str, ...]:
     return () if subject is None else (subject,)
 
 
+def _capped(rule: Rule, facts: Facts) -> tuple[str, str | None]:
+    """Whose entry holds the cap: the category's where the cap is per category, else the beneficiary's."""
+    if rule.per == "category":
+        return "category", facts.action.category
+    return "beneficiary", facts.action.beneficiary
+
+
 def _cap_from(rule: Rule, facts: Facts, registries: Registries) -> Decimal | None:
     assert rule.registry is not None
     assert rule.cap_from is not None
-    value: Any = _entry(registries, rule.registry, facts.action.beneficiary or "")
+    value: Any = _entry(registries, rule.registry, _capped(rule, facts)[1] or "")
     for name in rule.cap_from.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     try:

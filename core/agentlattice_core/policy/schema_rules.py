@@ -49,7 +49,7 @@ _OWN: dict[str, tuple[str, ...]] = {
     "BENEFICIARY_WHITELIST": ("values", "registry", "require_tag"),
     "TIME_WINDOW": ("when", "days", "from", "to", "timezone"),
     "AGENT_SCOPE": (),
-    "CATEGORY_BLOCKLIST": (),
+    "CATEGORY_BLOCKLIST": ("registry",),
 }
 _PER = ("agent", "organisation", "beneficiary", "category")
 _PER_SYNONYMS = {"organization": "organisation", "org": "organisation"}
@@ -161,8 +161,8 @@ def _check_rule(reader: Reader, node: Node, path: str, rule: Rule, members: dict
             reader.problem(node, path, "`from` and `to` are the same; leave both out for whole days")
     elif rule.type == "AGENT_SCOPE" and not (rule.agents or rule.except_agents):
         reader.problem(node, path, "an AGENT_SCOPE needs `agents` or `except_agents`")
-    elif rule.type == "CATEGORY_BLOCKLIST" and "categories" not in members:
-        reader.problem(node, f"{path}.categories", "is missing")
+    elif rule.type == "CATEGORY_BLOCKLIST" and "categories" not in members and "registry" not in members:
+        reader.problem(node, f"{path}.categories", "is missing; name categories, or a `registry` of them")
 
 
 def _check_cap(reader: Reader, node: Node, path: str, rule: Rule, members: dict[str, Node]) -> None:
@@ -170,7 +170,7 @@ def _check_cap(reader: Reader, node: Node, path: str, rule: Rule, members: dict[
         reader.problem(node, path, "a DAILY_CAP needs one of `cap` and `cap_from`")
     if ("cap_from" in members) != ("registry" in members):
         reader.problem(
-            node, path, "`cap_from` and `registry` go together: the beneficiary's entry there has the cap"
+            node, path, "`cap_from` and `registry` go together: the entry there of whom it is for has the cap"
         )
     if "currency" not in members:
         reader.problem(node, f"{path}.currency", "is missing; a cap is an amount in which currency?")

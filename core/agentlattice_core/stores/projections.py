@@ -10,10 +10,16 @@
 | `log` | `log` | when the log began |
 | `history_cut` | index | nothing; it points to an entry that says that an older copy was accepted |
 | `signing_key` | index | nothing; it points to an entry by which one signing key names the next |
-| `agent` | name | id, tags, grants, owner, the person who registered it |
+| `agent` | name | id, tags, grants, owner, who registered it; of a child its parent's name and its latest delegation |
 | `agent_id` | id | the agent's name |
+| `delegation` | id | who delegated what to whom, until when, and how it ended |
+| `delegated` | parent's id / active or ended / delegation id | nothing; it finds what an agent delegated |
+| `held` | child's id / delegation id | nothing; it finds what a child was ever given |
+| `expiring` | expiry / delegation id | nothing; it orders active delegations by expiry |
 | `policy` | part id | version, digest, pattern, who published it and in which entry; `removed` once it is gone |
 | `policies` | `set` | the entry of the last change to any part and the digest over all, to tell compiled sets apart |
+| `registry` | registry / value | tags, caps, and the action that put them there |
+| `registries` | name | the entry of the last change; that the registry is kept here |
 | `source` | name of a policy file | the digest of what was applied from it last |
 | `reevaluation` | `set` | how far pending requests have been asked about after a change of policy, and its patterns |
 | `operator` | name | role and groups of a registered person |
@@ -34,7 +40,7 @@ from typing import Any
 from agentlattice_core.errors import AuditError
 from agentlattice_core.stores.base import Document, StateKey
 
-__all__ = ["EXACT", "Get", "action_key", "due_key", "event_key", "fold", "pending_key"]
+__all__ = ["EXACT", "Get", "action_key", "delegated_key", "due_key", "event_key", "fold", "pending_key"]
 
 Get = Callable[[str, str], Document | None]
 
@@ -60,6 +66,11 @@ def pending_key(timeout_at: str, approval_id: str) -> str:
 def due_key(at: str, what: str, approval_id: str) -> str:
     """Where something that falls due at a time is found: `escalate` a request, `lapse` a grant."""
     return f"{at}/{what}/{approval_id}"
+
+
+def delegated_key(parent_id: str, delegation_id: str, *, active: bool) -> str:
+    """Where an agent's delegations lie side by side, those in force apart. An empty id gives the prefix of all."""
+    return f"{parent_id}/{'active' if active else 'ended'}/{delegation_id}"
 
 
 def fold(
@@ -142,6 +153,58 @@ def _agent(
     writes.put("agent_id", data["agent_id"], {"agent": data["agent"]})
 
 
+def _delegation(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    delegation_id, parent_id = data["delegation"], data["parent_id"]
+    if data["event"] != "granted":
+        before = writes.change("delegation", delegation_id, status=data["event"], ended_at=at)
+        writes.put("expiring", f"{before['expires_at']}/{delegation_id}", None)
+        writes.put("delegated", delegated_key(parent_id, delegation_id, active=True), None)
+        writes.put("delegated", delegated_key(parent_id, delegation_id, active=False), {})
+        return
+    name, agent_id = data["agent"], data["agent_id"]
+    known = writes.get("agent", name)
+    writes.put(
+        "agent",
+        name,
+        {
+            "id": agent_id,
+            "tags": [],
+            "grants": data["grants"],
+            "owner": None,
+            "parent": data["parent"],
+            "name": data["name"],
+            "delegation": delegation_id,
+            "entry": index,
+            "registered_at": known["registered_at"] if known else at,
+        },
+    )
+    writes.put("agent_id", agent_id, {"agent": name})
+    writes.put(
+        "delegation",
+        delegation_id,
+        {
+            "agent": name,
+            "agent_id": agent_id,
+            "name": data["name"],
+            "run": data.get("run"),
+            "parent": data["parent"],
+            "parent_id": parent_id,
+            "capabilities": data["capabilities"],
+            "expires_at": data["expires_at"],
+            "clamped_by": data.get("clamped_by"),
+            "status": "active",
+            "granted_at": at,
+            "ended_at": None,
+            "entry": index,
+        },
+    )
+    writes.put("held", f"{agent_id}/{delegation_id}", {})
+    writes.put("delegated", delegated_key(parent_id, delegation_id, active=True), {})
+    writes.put("expiring", f"{data['expires_at']}/{delegation_id}", {})
+
+
 def _policy(
     writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
 ) -> None:
@@ -173,6 +236,14 @@ def _policy(
         writes.change("approval", data["approval"], forever=data["forever"])
     writes.put("policy", data["part"], document)
     writes.put("policies", "set", {"entry": index})
+
+
+def _registry(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    entry = {**data["entry"], "action": data["action"], "changed_at": at} if data["event"] == "put" else None
+    writes.put("registry", f"{data['registry']}/{data['value']}", entry)
+    writes.put("registries", data["registry"], {"entry": index})
 
 
 def _action(
@@ -347,7 +418,9 @@ _FOLDS = {
     "log": _log,
     "agent": _agent,
     "operator": _operator,
+    "delegation": _delegation,
     "policy": _policy,
+    "registry": _registry,
     "action": _action,
     "approval": _approval,
     "claim": _claim,

@@ -37,8 +37,14 @@ CREATE TABLE state (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, 
 CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
 """
 
+
+def _delegations_and_registries(connection: apsw.Connection) -> None:
+    """Nothing to change: a file that may hold them must not be written by a release that asks neither."""
+
+
 _STEPS: list[Callable[[apsw.Connection], object]] = [
     lambda connection: connection.execute(_CREATE),
+    _delegations_and_registries,
 ]
 """Step n takes a file from version n to n + 1."""
 

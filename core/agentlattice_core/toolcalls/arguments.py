@@ -47,16 +47,6 @@ _SIMPLE_INTEGER = 2**53
 _HIDDEN = b'"**********"'
 
 
-# hashlib looks the algorithm up in OpenSSL for each digest, which takes several times as long as hashing a call.
-try:
-    from _sha2 import sha256 as _sha256  # since Python 3.12
-except ImportError:
-    try:
-        from _sha256 import sha256 as _sha256
-    except ImportError:
-        _sha256 = hashlib.sha256
-
-
 @dataclass(slots=True)
 class Arguments:
     """The arguments of one call.
@@ -106,20 +96,20 @@ def canonical_arguments(
     fields = _fields_of(schema)
     if fields is None:
         given, encoded = _plain_copy(members, _WHERE)
-        return Arguments(given, given, encoded, _sha256(encoded).hexdigest())
+        return Arguments(given, given, encoded, hashlib.sha256(encoded).hexdigest())
     # The text of `given` is asked for only where the digest commits to it.
     given = dict(members) if _is_simple(members) else _plain_copy(members, _WHERE)[0]
     decided, ignored = _validated(schema, fields, given)
     decided, encoded = _plain_copy(decided, _WHERE)
     if _HIDDEN in encoded:
         hashed = encoded + orjson.dumps(given, option=_EXACT)
-        return Arguments(given, decided, encoded, _sha256(hashed).hexdigest(), ignored, hidden=True)
-    return Arguments(given, decided, encoded, _sha256(encoded).hexdigest(), ignored)
+        return Arguments(given, decided, encoded, hashlib.sha256(hashed).hexdigest(), ignored, hidden=True)
+    return Arguments(given, decided, encoded, hashlib.sha256(encoded).hexdigest(), ignored)
 
 
 def digest_of(value: Any) -> str:
     """The digest (64 hex digits) of a plain JSON value."""
-    return _sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def lenient_arguments(raw: Mapping[str, Any] | str | bytes, injected: frozenset[str]) -> dict[str, Any]:

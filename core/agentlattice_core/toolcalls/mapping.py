@@ -105,7 +105,8 @@ class ToolMapping:
     - `amount`, `currency`, `beneficiary`, `category`, `on_behalf_of`: the action's fields of those names.
     - `redact`: further paths to redact for this tool; see `redaction`.
 
-    `computes` says whether anything beside the plain arguments goes into the action. Raises InvalidRequestError when it is built for an action type outside the grammar, ValueError for anything else.
+    `computes` says whether anything beside the plain arguments goes into the action. Raises InvalidRequestError when it
+    is built for an action type outside the grammar, ValueError for anything else.
     """
 
     action_type: str
@@ -149,7 +150,9 @@ class ToolMapping:
         object.__setattr__(
             self, "_constant", frozenset(name for name, value in values.items() if not _dynamic(value))
         )
-        object.__setattr__(self, "computes", bool(values) or self.metadata is not None or self.arguments != "all")
+        object.__setattr__(
+            self, "computes", bool(values) or self.metadata is not None or self.arguments != "all"
+        )
 
     def build(
         self,

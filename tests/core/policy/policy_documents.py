@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
+from agentlattice_core.principals import Delegation
+
+EVERYTHING = Delegation("del-0", ("*",), datetime(9999, 1, 1, tzinfo=UTC))
+"""A delegation that takes nothing away, for what is about something else."""
 EXAMPLES = Path(__file__).parents[3] / "examples" / "policies"
 FIELDS = [
     "pr_size",

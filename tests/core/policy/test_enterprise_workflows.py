@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from policy_documents import EVERYTHING
 
 from agentlattice_core.policy import ApproverSet
 from agentlattice_core.principals import AgentFacts
@@ -77,9 +78,13 @@ class TestIncidentResponse:
     def test_an_explicit_grant_opens_it(self, example):
         """For the agent that holds it, and not for a child to which it was not passed on."""
         granted = AgentFacts("incident-responder", "a1", grants=frozenset({"secret.read"}))
-        ungranted_child = AgentFacts("reader", "a2", ancestors=(granted,))
+        ungranted_child = AgentFacts("reader", "a2", ancestors=(granted,), delegation=EVERYTHING)
         boasting_child = AgentFacts(
-            "reader", "a2", grants=frozenset({"secret.read"}), ancestors=(AgentFacts("root", "a0"),)
+            "reader",
+            "a2",
+            grants=frozenset({"secret.read"}),
+            ancestors=(AgentFacts("root", "a0"),),
+            delegation=EVERYTHING,
         )
         day = example("10-")
         assert day.ask("secret.read", granted, data_accessed=self.CREDENTIALS).outcome == "allow"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_documents import documents
+from policy_documents import EVERYTHING, documents
 
 from agentlattice_core.actions import Action
 from agentlattice_core.policy import (
@@ -174,8 +174,12 @@ class TestSpecificity:
             "  - {name: Tagged, action: x, effect: allow, agent_tags: [admin]}\n"
             "  - {name: Rest, action: x, effect: deny}\n"
         )
-        child = AgentFacts("boss", "c", frozenset({"admin"}), ancestors=(AgentFacts("root", "r"),))
-        stranger = AgentFacts("boss", "c", frozenset({"admin"}), ancestors=(AgentFacts("other", "o"),))
+        child = AgentFacts(
+            "boss", "c", frozenset({"admin"}), ancestors=(AgentFacts("root", "r"),), delegation=EVERYTHING
+        )
+        stranger = AgentFacts(
+            "boss", "c", frozenset({"admin"}), ancestors=(AgentFacts("other", "o"),), delegation=EVERYTHING
+        )
         assert day.ask("x", child).policy.name == "Root"
         assert day.ask("x", stranger).policy.name == "Rest"
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from policy_documents import EVERYTHING
 
 from agentlattice_core.policy import ApproverSet
 from agentlattice_core.principals import AgentFacts
@@ -278,15 +279,17 @@ class TestRefunds:
     def test_each_agent_has_its_own_cap_and_children_share_their_parents(self, day):
         """A child cannot start afresh: its refunds count for itself and for every ancestor."""
         root = AgentFacts("cs-agent", "a1")
-        child = AgentFacts("helper", "a2", ancestors=(root,))
-        grandchild = AgentFacts("helper-2", "a3", ancestors=(root, child))
+        child = AgentFacts("helper", "a2", ancestors=(root,), delegation=EVERYTHING)
+        grandchild = AgentFacts("helper-2", "a3", ancestors=(root, child), delegation=EVERYTHING)
         for _ in range(7):
             assert self.refund_as(day, grandchild).outcome == "allow"
         for _ in range(8):
             assert self.refund_as(day, child).outcome == "allow"
         assert self.refund_as(day, root).denial_reason == "LIMIT_EXCEEDED"
         assert (
-            self.refund_as(day, AgentFacts("helper", "a4", ancestors=(root,))).denial_reason
+            self.refund_as(
+                day, AgentFacts("helper", "a4", ancestors=(root,), delegation=EVERYTHING)
+            ).denial_reason
             == "LIMIT_EXCEEDED"
         )
         by_subject = {key.split("|")[1]: total for key, total in day.totals.items()}
@@ -447,9 +450,13 @@ class TestPayouts:
         stranger = self.pay(day, "1", agent="marketing-agent")
         assert (stranger.outcome, stranger.denial_reason) == ("deny", "RULE_REJECTED")
         assert stranger.policy.name == "Payouts only by payout-agent"
-        named_alike = AgentFacts("payout-agent", "x2", ancestors=(AgentFacts("marketing-agent", "x1"),))
+        named_alike = AgentFacts(
+            "payout-agent", "x2", ancestors=(AgentFacts("marketing-agent", "x1"),), delegation=EVERYTHING
+        )
         assert self.pay(day, "1", agent=named_alike).outcome == "deny"
-        own_child = AgentFacts("anything", "x4", ancestors=(AgentFacts("payout-agent", "x3"),))
+        own_child = AgentFacts(
+            "anything", "x4", ancestors=(AgentFacts("payout-agent", "x3"),), delegation=EVERYTHING
+        )
         assert self.pay(day, "1", agent=own_child).outcome == "allow"
         other_category = euros("1", beneficiary="seller-1001", category="ads")
         assert day.submit("payout.submit", "marketing-agent", **other_category).outcome == "allow"
