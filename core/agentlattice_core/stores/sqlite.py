@@ -118,8 +118,7 @@ class SQLiteStore(Store):
                 self._gate.queue()
                 self._gate.enter()
                 self._board = Board(self.path)
-                if Exchange.is_possible():
-                    self._exchange = Exchange(self.path, self._gate)
+                self._exchange = Exchange.beside(self.path, self._gate)
                 self._writer = self._connect()
                 self.log_id = create_or_migrate(self._writer, self.path, self._new_log_id)
                 self._writer.set_wal_hook(self._committed_pages)
@@ -275,7 +274,7 @@ class SQLiteStore(Store):
                     elif offer is None:
                         gate.queue()
                         exchange.begin()
-                    elif exchange.offer(offer, board.written[1]):
+                    elif exchange.offer(offer, max(board.written[1], board.durable_size)):
                         return None
                     gate.enter()
                     self._check_files()
@@ -316,7 +315,7 @@ class SQLiteStore(Store):
             connection.execute("COMMIT")
             self._remember(board, number, transaction, on_commit)
             if transaction.round is not None and self._exchange is not None:
-                self._exchange.keep()
+                self._exchange.keep(transaction.round)
             return result
         except BaseException as error:
             if transaction is not None:
@@ -337,10 +336,10 @@ class SQLiteStore(Store):
         on_commit: Callable[[], None] | None,
     ) -> None:
         if transaction.erased:
-            self._wal_pages, self._postponed = (
-                _CHECKPOINT_PAGES,
-                0,
-            )  # it holds what was erased: start it afresh soon
+            # It holds what was erased, so start it afresh soon.
+            self._wal_pages, self._postponed = _CHECKPOINT_PAGES, 0
+            if self._exchange is not None:
+                self._exchange.forget()
         self._written = number
         board.done(number, transaction.head.size)
         self.cache.commit(number, transaction.head, transaction.writes)
