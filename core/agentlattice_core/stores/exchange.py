@@ -208,14 +208,14 @@ class Exchange:
         finally:
             # Nothing is called before this is done: no interrupt leaves a request behind that nobody waits for.
             self._map[start:end] = nothing
-            if words[_TAKEN + slot] != number:
-                offer.since = None
             self._wipe(self._answer_at(slot))
         if offer.answer is not None:
             return True
-        if offer.since is not None:
+        if words[_TAKEN + slot] == number:
             self._gate.queue()
             self.begin()
+        else:
+            offer.since = None  # nor will it be taken any more, since this process is in the gate
         return False
 
     def _wait(self, slot: int, number: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Many processes of many threads on one file, some of which are killed: one record and one answer each, limits exact."""
+"""Many processes of many threads on one file, some are killed: one record and one answer each, and limits exact."""
 
 from __future__ import annotations
 
