@@ -109,23 +109,15 @@ class Commands:
         self._policies = policies
 
     @staticmethod
-    def are_data(commands: Sequence[Callable[[Batch], Any]]) -> bool:
-        """Whether all of them are of a kind that another process may run."""
-        return all(type(command) in _NAMES for command in commands)
-
-    @staticmethod
     def request(commands: Sequence[Callable[[Batch], Any]]) -> bytes | None:
-        """`commands`, which are data, as a request to another process; None if one holds what is not JSON, which fails
-        where it runs.
-        """
+        """`commands` as a request to another process; None if one can only run here, or holds what is no JSON."""
+        found = []
+        for command in commands:
+            if not isinstance(command, Execution | Outcome):
+                return None
+            found.append([_NAMES[type(command)], command.data()])
         try:
-            return orjson.dumps(
-                [
-                    [_NAMES[type(command)], command.data()]
-                    for command in commands
-                    if isinstance(command, Execution | Outcome)
-                ]
-            )
+            return orjson.dumps(found)
         except (TypeError, ValueError):
             return None
 

@@ -288,7 +288,8 @@ class Sequencer:
                 while self._riders and len(turn.riders) < _MAX_BATCH:
                     turn.riders.append(self._riders.popleft())
                 if tickets or turn.riders:
-                    turn.offer = self._offer(turn, tickets)
+                    if self._commands is not None:
+                        turn.offer = _Offer(self._commands, turn, tickets)
                     self._commit(tickets, turn, turn.offer)
             except BaseException as error:
                 turn.failure = error
@@ -359,14 +360,6 @@ class Sequencer:
 
         self._store.transact(work, on_commit, offer)
 
-    def _offer(self, turn: _Turn, tickets: list[_Ticket[Any]]) -> _Offer | None:
-        """The batch as another process may run it, or None if part of it can only run here."""
-        if self._commands is None:
-            return None
-        offered = [ticket for ticket in tickets if not ticket.given_up]
-        offer = _Offer(self._commands, turn.riders, offered)
-        return offer if self._commands.are_data(offer.commands) else None
-
     def _take_results(self, turn: _Turn, offer: _Offer, answer: bytes) -> None:
         """What another process made of the batch, which is durable. What has no result is left. Interrupted, it may be
         called again.
@@ -416,18 +409,20 @@ class Sequencer:
 class _Offer(Offer):
     """A batch that is offered to another process."""
 
-    def __init__(
-        self, known: Commands, riders: Sequence[Command[Any]], tickets: Sequence[_Ticket[Any]]
-    ) -> None:
+    def __init__(self, known: Commands, turn: _Turn, tickets: Sequence[_Ticket[Any]]) -> None:
         self.answer: bytes | None = None
         self.since: int | None = None
         self.interrupt: BaseException | None = None
-        self.riders = tuple(riders)
+        self.riders: Sequence[Command[Any]] = ()
         self.tickets = tickets
-        self.commands = (*riders, *(ticket.command for ticket in tickets))
+        self.commands: Sequence[Command[Any]] = ()
         self._known = known
+        self._turn = turn
 
     def request(self) -> bytes | None:
+        self.riders = tuple(self._turn.riders)
+        self.tickets = [ticket for ticket in self.tickets if not ticket.given_up]
+        self.commands = (*self.riders, *(ticket.command for ticket in self.tickets))
         return self._known.request(self.commands)
 
 

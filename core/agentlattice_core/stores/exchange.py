@@ -193,8 +193,8 @@ class Exchange:
         nothing = bytes(_HEAD.size + len(request))
         end = start + len(nothing)
         try:
-            offer.since = size
             self._write(start, number, request)
+            offer.since = size
             words[_OFFERED + slot] = number
             while True:
                 try:
