@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -153,3 +154,49 @@ def test_who_is_interrupted_while_it_writes_for_another_process(pair: tuple[Neig
             break
         point += 1
     assert point > 20 or sys.version_info[:2] == (3, 12)
+
+
+def test_a_signal_while_it_waits_is_raised_once_the_answer_is_there(
+    pair: tuple[Neighbour, Neighbour],
+) -> None:
+    """The action was run by then; nobody will use it, so it is given back."""
+    host, guest = pair
+    main = threading.main_thread().ident
+    assert main is not None
+    with (
+        Hosting(host, guest, before=lambda: signal.pthread_kill(main, signal.SIGINT)) as hosting,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        guest.act("note.write")
+    assert hosting.errors == []
+    assert guest.own_commits() == 0
+    assert [one.audit_event_id for one in guest.abandoned] == [entry["id"] for entry in actions(host.store)]
+    assert len(guest.abandoned) == 1
+
+
+def test_who_insists_is_let_go_and_what_was_run_is_given_back(
+    pair: tuple[Neighbour, Neighbour], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two interrupts: the answer is not waited for. Whether there is something to give back, the log knows."""
+    host, guest = pair
+    taken = threading.Event()
+    run = host.commands.run
+
+    def runs(batch: Any, request: bytes) -> bytes | None:
+        taken.set()
+        return run(batch, request)
+
+    def interrupted(*_: Any) -> None:
+        assert taken.wait(PATIENCE)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(host.commands, "run", runs)
+    with pytest.MonkeyPatch.context() as patched, Hosting(host, guest) as hosting:
+        patched.setattr(guest.store._exchange, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            guest.act("note.write")
+    assert hosting.errors == []
+    assert not guest.sequencer._queue
+    assert [one.audit_event_id for one in guest.abandoned] == [entry["id"] for entry in actions(host.store)]
+    assert len(guest.abandoned) == 1
+    assert guest.act("note.write").status == "executed"
