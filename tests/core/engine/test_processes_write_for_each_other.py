@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from neighbours import (
     PATIENCE,
@@ -24,7 +25,8 @@ from agentlattice_core import EventIdConflictError, NotFoundError
 from agentlattice_core.actions import MAX_PAYLOAD_BYTES
 from agentlattice_core.admission import Caller
 from agentlattice_core.batch import Batch
-from agentlattice_core.commands import Outcome
+from agentlattice_core.commands import Execution, Outcome
+from agentlattice_core.results import ActionResult, ConditionResult, RuleResult
 from agentlattice_core.stores import exchange as exchange_module
 from agentlattice_core.stores.exchange import Exchange
 from agentlattice_core.testing import ManualClock
@@ -346,3 +348,26 @@ def test_with_a_clock_of_its_own_nobody_offers_and_nobody_serves(join: Join, hos
         assert host.act("note.write").status == "executed"
     assert host.own_commits() > before
     assert len(actions(host.store)) == 2
+
+
+def test_nothing_of_a_command_or_its_answer_is_left_out_on_the_way(guest: Neighbour) -> None:
+    """Whatever member either of them is given one day."""
+    everything: dict[str, Any] = {
+        "replayed": True,
+        "observed": True,
+        "conditions_evaluated": [ConditionResult("amount", "lt", 50, False, 60)],
+        "rules_fired": [RuleResult("Refunds", 40, "DAILY_CAP", "REJECT", "no", {"used": "5"})],
+    }
+    result = ActionResult(**{f.name: everything.get(f.name, f"a {f.name}") for f in fields(ActionResult)})
+    assert Execution.answer(orjson.loads(orjson.dumps(result))) == result
+    caller = Caller(
+        **{f.name: {"run": "r"} if f.name == "context" else f"a {f.name}" for f in fields(Caller)}
+    )
+    action = guest.execution(
+        "note.write", trusted=("amount",), amount="1.10", event_id="e", metadata={"a": [1]}
+    )
+    sent = Execution(guest.policies, caller, action._action)
+    arrived = Execution.of(guest.policies, orjson.loads(orjson.dumps(sent.data())))
+    assert arrived._caller == caller
+    assert arrived._action == action._action
+    assert arrived._nonce == sent._nonce
