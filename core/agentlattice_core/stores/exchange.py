@@ -47,7 +47,9 @@ _OFFERED, _TAKEN, _IN_ROUND, _DATABASE = (64 * n for n in range(1, 5))  # one wo
 _PAGE = 4096
 _AREA = 32_768
 _BYTES = _PAGE + _SLOTS * 2 * _AREA
-_VERSION = 0x414C_5851_0001  # another one whenever this layout changes, or what `commands` sends
+_VERSION = (
+    0x414C_5851_0001  # another one whenever this layout, what `commands` sends or how is decided changes
+)
 _HEAD = struct.Struct("=QII")  # number, length, checksum
 
 # Bytes of the file that are locked: one for each slot and one for each round in progress, and one for who is there.
