@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -26,7 +27,7 @@ policies:
 
 
 @pytest.fixture
-def ci(project: Path) -> AgentLattice:
+def ci(project: Path) -> Iterator[AgentLattice]:
     """A client for the agent `ci`, with one wallet in the store."""
     (project / "governed.yaml").write_text(GOVERNED)
     with AgentLattice.embedded("governance.db", policies="governed.yaml", agent="ci") as client:
