@@ -4,9 +4,10 @@
 - Injected arguments (state, store, runtime, tool call id) are the application's, not the model's. They are no
   part of the action, and what a model forges under their names is left out.
 - Identity is what LangGraph keeps across a resume and a restart: thread, checkpoint namespace (which holds
-  the task's id), how often the task was resumed, and the tool call's id. Without a graph there is no
-  identity. Without a checkpointer the namespace is new in each run, so the identity lasts as long as the run.
-- The same identity coming again in one process is the next attempt of a retry, and needs a permit of its own.
+  the task's id), which run of a call that suspends itself this is, and the tool call's id. Without a graph there is
+  no identity. Without a checkpointer the namespace is new in each run, so the identity lasts as long as the run.
+- The same identity coming again in one process is the next attempt of a retry, and needs a permit of its own. A call
+  that was paused before it ran is no attempt yet.
 """
 
 from __future__ import annotations
@@ -150,6 +151,14 @@ class Attempts:
                 self._made.popitem(last=False)
         return made
 
+    def take_back(self, identity: str | None) -> None:
+        """The attempt just counted did not come to a decision; the call will be made again."""
+        if identity is not None:
+            with self._lock:
+                made = self._made.pop(identity, 0) - 1
+                if made > 0:
+                    self._made[identity] = made
+
 
 def make_call(
     facts: ToolFacts,
@@ -158,10 +167,11 @@ def make_call(
     call_id: str | None,
     config: RunnableConfig | None,
     attempts: Attempts,
+    run: str = "0",
 ) -> ToolCall:
-    """The call as the gate sees it. `target` is what a mapping may hang on."""
+    """The call as the gate sees it. `target` is what a mapping may hang on, `run` which of the call's runs this is."""
     configurable: Mapping[str, Any] = (config and config.get("configurable")) or {}
-    identity = _identity(configurable, call_id, facts.name)
+    identity = _identity(configurable, call_id, facts.name, run)
     thread = configurable.get("thread_id")
     return ToolCall(
         framework=FRAMEWORK,
@@ -178,20 +188,12 @@ def make_call(
     )
 
 
-def _identity(configurable: Mapping[str, Any], call_id: str | None, name: str) -> str | None:
+def _identity(configurable: Mapping[str, Any], call_id: str | None, name: str, run: str) -> str | None:
     namespace = configurable.get("checkpoint_ns")
     if not namespace or not call_id:
         return None
-    resumed = _times_resumed(configurable.get("__pregel_scratchpad"))
     thread = configurable.get("thread_id", "")
-    return f"{thread}/{namespace}/{resumed}/{call_id}/{name}"
-
-
-def _times_resumed(scratchpad: Any) -> int:
-    """How many answers this task was given to its interrupts: a tool that pauses inside runs again after each."""
-    if scratchpad is None:
-        return 0
-    return len(scratchpad.resume) + (scratchpad.get_null_resume(False) is not None)
+    return f"{thread}/{namespace}/{run}/{call_id}/{name}"
 
 
 def _context(configurable: Mapping[str, Any], call_id: str | None) -> dict[str, Any]:

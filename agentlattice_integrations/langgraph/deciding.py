@@ -4,30 +4,37 @@
   given.
 - Another gate's ticket is honoured only where that gate would have asked the same question: the same client
   and the same mapping for this tool. Otherwise both decide, and both must agree.
-- Pausing a graph for an approval is not built yet: `on_approval="pause"` says so when the gate is built.
+- Where a call can be paused it is, unless the gate says otherwise; elsewhere it waits. A gate that says `pause` refuses
+  a call that has to wait for a person and cannot be paused, and takes the request back.
+- What is answered in the agent's interface counts as a decision only where `approver` says whose it is: an agent must
+  not approve itself. A rejection always stops the call, and changed arguments are decided on anew.
+- A call with another gate's ticket in hand waits instead: a pause would burn that ticket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 
-from agentlattice_core.errors import InvalidRequestError
-from agentlattice_core.toolcalls.call import Denial, OnApproval, ToolCall
+from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
+from agentlattice_core.toolcalls.call import Denial, OnApproval, Permit, ToolCall
+from agentlattice_core.toolcalls.denial import refusal
 from agentlattice_core.toolcalls.gate import ToolGate
-from agentlattice_core.toolcalls.governance import GovernanceClient
+from agentlattice_core.toolcalls.governance import DecidingClient, GovernanceClient
 from agentlattice_core.toolcalls.mapping import ActionTable, mark_of
+from agentlattice_integrations.langgraph.answers import Answer, edited_arguments, pause_request, read_answer
 from agentlattice_integrations.langgraph.calls import FRAMEWORK, Attempts, ToolFacts, facts_of, make_call
 from agentlattice_integrations.langgraph.messages import denial_message
+from agentlattice_integrations.langgraph.pausing import Pause
 from agentlattice_integrations.langgraph.tickets import Ticket, current_tickets
 
-__all__ = ["NO_ID", "CallGate", "GateOptions", "Subject"]
+__all__ = ["NO_ID", "Approver", "CallGate", "GateOptions", "Subject"]
 
 # One count for all gates: when two of them decide on one call, each must get an event id of its own.
 _ATTEMPTS = Attempts()
@@ -35,13 +42,33 @@ _ATTEMPTS = Attempts()
 NO_ID = "the call has no id, so its answer could not be given back; make the call again with an id"
 
 
+_NO_PAUSE = (
+    "it has to wait for a person and cannot be paused here; give the graph a checkpointer and a tool node that "
+    "governs its calls one by one, or use on_approval `wait` or `defer`"
+)
+_REJECTED = "rejected in the agent's interface"
+_EDITED = "its arguments were changed in the agent's interface"
+_NOBODY = (
+    "An approval given here does not count, because it is not known whose it is: approve the request as an "
+    "operator, or name one as `approver`."
+)
+
+Approver = DecidingClient | Callable[[RunnableConfig], DecidingClient | None]
+"""Whose decision an answer in the agent's interface is: an operator's client, or what finds it for a run's config."""
+
+
 class GateOptions(TypedDict, total=False):
-    """What every entry point passes on to its gate; see `ToolGate`."""
+    """What every entry point passes on to its gate; see `ToolGate`.
+
+    `on_approval` is `pause`, `wait` or `defer`; None pauses where that is possible and waits elsewhere. `approver` is
+    whose decision an answer in the agent's interface is; without it, an approval given there does not count.
+    """
 
     actions: ActionTable | Mapping[Any, Any] | str | Path | None
     redact: tuple[str, ...] | list[str]
-    on_approval: OnApproval
+    on_approval: OnApproval | None
     approval_timeout: float | None
+    approver: Approver | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +91,24 @@ class CallGate:
     """A `ToolGate` with what it needs to know of LangChain."""
 
     def __init__(self, client: GovernanceClient, options: GateOptions) -> None:
-        if options.get("on_approval") == "pause":
-            raise InvalidRequestError(
-                "on_approval `pause` is not available for langgraph yet; use `wait` (block until somebody "
-                "decides) or `defer` (tell the model that the call is pending)"
+        self.on_approval = options.get("on_approval")
+        if self.on_approval is not None and self.on_approval not in get_args(OnApproval):
+            raise ValueError(
+                f"on_approval `{self.on_approval}` is not one of {', '.join(get_args(OnApproval))}"
             )
-        self.gate = ToolGate(client, **options)
+        self._approver = options.get("approver")
+        self.gate = ToolGate(
+            client,
+            actions=options.get("actions"),
+            redact=options.get("redact", ()),
+            on_approval=self.on_approval or "wait",
+            approval_timeout=options.get("approval_timeout"),
+        )
+
+    @property
+    def pauses(self) -> bool:
+        """Whether calls are paused where they can be."""
+        return self.on_approval in (None, "pause")
 
     def subject(self, tool: BaseTool) -> Subject:
         """`tool`, not governed by anything, as this gate will ask about it. Marks and the table are read here, once."""
@@ -90,11 +129,42 @@ class CallGate:
         arguments: Mapping[str, Any],
         call_id: str | None,
         config: RunnableConfig | None,
+        *,
+        alone: bool = True,
     ) -> Ticket | Denial:
-        """Ask the core about one call, blocking."""
-        call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS)
-        answer = self.gate.authorize_sync(call)
-        return answer if isinstance(answer, Denial) else Ticket(self.gate, facts.name, answer)
+        """Ask the core about one call, blocking. Raises GraphInterrupt to pause the graph.
+
+        `alone` says that no other gate stands before the same run of the tool.
+        """
+        pause = Pause(config, facts.name, call_id)
+        pause.look_sync()
+        call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS, pause.run)
+        how = self._how(pause, facts.name, alone)
+        paused = pause.governance
+        if how == "pause" and paused is not None:
+            answer = self._read(pause, call)
+            call = self._as_answered(call, paused, answer)
+            note = self._apply_sync(answer, paused, config)
+            found = self.gate.authorize_sync(call, how)
+            if answer.kind == "reject" and isinstance(found, Permit):
+                found = _rejected(found, call, answer)
+            elif answer.kind == "edit" and isinstance(found, Denial) and found.approval_id is not None:
+                note = self._approve_sync(found.approval_id, config)
+                found = self.gate.authorize_sync(call, how)
+        else:
+            note = None
+            found = self.gate.authorize_sync(call, how)
+        if isinstance(found, Permit):
+            return Ticket(self.gate, facts.name, found, edited=call.arguments is not arguments)
+        if how == "pause" and found.status == "pending" and found.action_id is not None:
+            if pause.possible:
+                _ATTEMPTS.take_back(call.identity)
+                raise pause.suspend(found.action_id, self._request(found, call, arguments, pause, note))
+            self.gate.withdraw_sync(found.action_id, _NO_PAUSE)
+            found = self.gate.authorize_sync(call, how)
+            if isinstance(found, Permit):  # somebody approved it in that moment
+                return Ticket(self.gate, facts.name, found)
+        return found
 
     async def decide(
         self,
@@ -103,11 +173,151 @@ class CallGate:
         arguments: Mapping[str, Any],
         call_id: str | None,
         config: RunnableConfig | None,
+        *,
+        alone: bool = True,
     ) -> Ticket | Denial:
         """As `decide_sync`, without blocking the event loop."""
-        call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS)
-        answer = await self.gate.authorize(call)
-        return answer if isinstance(answer, Denial) else Ticket(self.gate, facts.name, answer)
+        pause = Pause(config, facts.name, call_id)
+        await pause.look()
+        call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS, pause.run)
+        how = self._how(pause, facts.name, alone)
+        paused = pause.governance
+        if how == "pause" and paused is not None:
+            answer = self._read(pause, call)
+            call = self._as_answered(call, paused, answer)
+            note = await self._apply(answer, paused, config)
+            found = await self.gate.authorize(call, how)
+            if answer.kind == "reject" and isinstance(found, Permit):
+                found = _rejected(found, call, answer)
+            elif answer.kind == "edit" and isinstance(found, Denial) and found.approval_id is not None:
+                note = await self._approve(found.approval_id, config)
+                found = await self.gate.authorize(call, how)
+        else:
+            note = None
+            found = await self.gate.authorize(call, how)
+        if isinstance(found, Permit):
+            return Ticket(self.gate, facts.name, found, edited=call.arguments is not arguments)
+        if how == "pause" and found.status == "pending" and found.action_id is not None:
+            if pause.possible:
+                _ATTEMPTS.take_back(call.identity)
+                raise pause.suspend(found.action_id, self._request(found, call, arguments, pause, note))
+            await self.gate.withdraw(found.action_id, _NO_PAUSE)
+            found = await self.gate.authorize(call, how)
+            if isinstance(found, Permit):  # somebody approved it in that moment
+                return Ticket(self.gate, facts.name, found)
+        return found
+
+    # --- pausing --------------------------------------------------------------------------------------------
+
+    def _how(self, pause: Pause, tool: str, alone: bool) -> OnApproval:
+        if not self.pauses:
+            return self.gate.on_approval
+        if not alone or any(
+            ticket.tool == tool and ticket.stage in ("decided", "replaced") for ticket in current_tickets()
+        ):
+            return "wait"
+        return "pause" if self.on_approval == "pause" or pause.possible else "wait"
+
+    def _read(self, pause: Pause, call: ToolCall) -> Answer:
+        return read_answer(pause.take_answer(), call.tool)
+
+    def _as_answered(self, call: ToolCall, paused: Mapping[str, Any], answer: Answer) -> ToolCall:
+        """The call with the arguments that a person gave it, now or in an earlier answer."""
+        edited = answer.arguments if answer.kind == "edit" else paused.get("edited")
+        if edited is None:
+            return call
+        own = call.arguments
+        assert isinstance(own, Mapping)
+        return replace(call, arguments=edited_arguments(edited, self._shown(call), own))
+
+    def _shown(self, call: ToolCall) -> Mapping[str, Any]:
+        try:
+            return self.gate.shown(call)
+        except InvalidRequestError:
+            return {}
+
+    def _request(
+        self,
+        denial: Denial,
+        call: ToolCall,
+        arguments: Mapping[str, Any],
+        pause: Pause,
+        note: str | None,
+    ) -> dict[str, Any]:
+        shown = self._shown(call)
+        return pause_request(
+            denial,
+            name=call.tool,
+            arguments=shown,
+            call_id=call.call_id or "",
+            run=pause.run,
+            edited=None if call.arguments is arguments else shown,
+            note=note,
+        )
+
+    def _approver_of(self, config: RunnableConfig | None) -> DecidingClient | None:
+        approver = self._approver
+        if approver is None or hasattr(approver, "approve_action"):
+            return approver  # type: ignore[return-value]
+        return approver(config or {})
+
+    def _apply_sync(
+        self, answer: Answer, paused: Mapping[str, Any], config: RunnableConfig | None
+    ) -> str | None:
+        """Do what was answered to the request by which the call was paused; what to tell whoever answered."""
+        if answer.kind == "approve":
+            return self._approve_sync(str(paused.get("approval_id")), config)
+        if answer.kind == "edit":
+            self.gate.withdraw_sync(str(paused.get("action_id")), _EDITED)
+        elif answer.kind == "reject":
+            approver = self._approver_of(config)
+            if approver is not None:
+                try:
+                    approver.deny_action_sync(str(paused.get("approval_id")), answer.reason)
+                except AgentLatticeError:
+                    pass  # decided before, or not this person's to decide; it does not run in any case
+            self.gate.withdraw_sync(str(paused.get("action_id")), answer.reason or _REJECTED)
+        return answer.note
+
+    def _approve_sync(self, approval_id: str, config: RunnableConfig | None) -> str | None:
+        """Approve as the person who answered; why it does not count, if it does not."""
+        approver = self._approver_of(config)
+        if approver is None:
+            return _NOBODY
+        try:
+            approver.approve_action_sync(approval_id)
+        except AgentLatticeError as error:
+            return f"The approval given here did not count: {error.message}."
+        return None
+
+    async def _apply(
+        self, answer: Answer, paused: Mapping[str, Any], config: RunnableConfig | None
+    ) -> str | None:
+        """As `_apply_sync`."""
+        if answer.kind == "approve":
+            return await self._approve(str(paused.get("approval_id")), config)
+        if answer.kind == "edit":
+            await self.gate.withdraw(str(paused.get("action_id")), _EDITED)
+        elif answer.kind == "reject":
+            approver = self._approver_of(config)
+            if approver is not None:
+                try:
+                    await approver.deny_action(str(paused.get("approval_id")), answer.reason)
+                except AgentLatticeError:
+                    pass  # decided before, or not this person's to decide; it does not run in any case
+            await self.gate.withdraw(str(paused.get("action_id")), answer.reason or _REJECTED)
+        return answer.note
+
+    async def _approve(self, approval_id: str, config: RunnableConfig | None) -> str | None:
+        """As `_approve_sync`."""
+        approver = self._approver_of(config)
+        if approver is None:
+            return _NOBODY
+        try:
+            await approver.approve_action(approval_id)
+        except AgentLatticeError as error:
+            return f"The approval given here did not count: {error.message}."
+        return None
 
     def refuse_sync(
         self, call: Mapping[str, Any], config: RunnableConfig | None, reason: str, message: str
@@ -164,6 +374,13 @@ class CallGate:
         if other is gate:
             return True
         return other.client is gate.client and other.resolve(tool.name, tool) == gate.resolve(tool.name, tool)
+
+
+def _rejected(permit: Permit, call: ToolCall, answer: Answer) -> Denial:
+    """The denial for a call that was approved elsewhere and rejected by whoever resumed the graph."""
+    permit.failed(f"the tool did not run: {_REJECTED}")
+    action_id, message = permit.action_id, answer.reason or _REJECTED
+    return refusal("DENIED_BY_REVIEWER", message, tool=call.tool, action_type=call.tool, action_id=action_id)
 
 
 def _hosted_call(name: str, arguments: Mapping[str, Any], call_id: str | None) -> ToolCall:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from langchain_core.messages import ToolMessage
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 
 from agentlattice_core.toolcalls.call import Denial, Permit
 
-__all__ = ["denial_message", "report_error", "report_result"]
+__all__ = ["denial_message", "report_error", "report_result", "with_edit"]
 
 
 def denial_message(denial: Denial, name: str, call_id: str | None) -> ToolMessage:
@@ -40,6 +41,15 @@ def denial_message(denial: Denial, name: str, call_id: str | None) -> ToolMessag
             "governance": {key: value for key, value in governance.items() if value is not None}
         },
     )
+
+
+def with_edit(output: Any, permit: Permit) -> Any:
+    """`output` of a tool that ran with arguments a person changed, saying so to the model."""
+    ran = orjson.dumps(dict(permit.arguments), default=str).decode()
+    said = f"A person changed the arguments of this call before it ran, to {ran}."
+    if isinstance(output, ToolMessage) and isinstance(output.content, str):
+        return output.model_copy(update={"content": f"{said}\n{output.content}"})
+    return output
 
 
 def report_result(permit: Permit, output: Any) -> None:

@@ -5,8 +5,8 @@
 - A tool that is put into the node later is governed as it is put in.
 - Around wrappers the node already has, governance stands on both sides: nothing they answer from a cache goes past
   it, and a tool that one of them supplies is governed too.
-- A sub-graph that runs all calls of a message in one node runs its siblings again when one of them is resumed
-  after an interrupt. Each run is decided on and recorded. Send one call per task to avoid it.
+- Where the graph can be paused, each call of a message runs in a task of its own, so that one that waits for a person
+  does not make its siblings run again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from langgraph.types import Command
 from agentlattice_core.errors import AgentLatticeError
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_integrations.langgraph.deciding import CallGate, GateOptions
+from agentlattice_integrations.langgraph.fanning import fan_out
 from agentlattice_integrations.langgraph.tools import governed_copy
 from agentlattice_integrations.langgraph.wrappers import AsyncExecute, CallWrappers, Execute
 
@@ -114,6 +115,8 @@ def govern_node(node: ToolNode, gate: CallGate) -> None:
             "this version of langgraph keeps a tool node's tools where they cannot be governed in place; "
             "govern the tools before the node is built",
         )
+    if gate.pauses:
+        fan_out(node)
     wrappers = CallWrappers(gate, supplied=True)
     if node._wrap_tool_call is not None:
         node._wrap_tool_call = _between(wrappers, node._wrap_tool_call)

@@ -32,12 +32,14 @@ class Ticket:
     """One permit and how far its call has come. As a context manager it is found by what runs inside.
 
     `decided`: nobody has run the tool yet; `running`: the tool has taken it; `entered`: so has the function
-    inside; `replaced`: the tool was about to run with other arguments.
+    inside; `replaced`: the tool was about to run with other arguments. `edited` says that a person has changed the
+    arguments: the tool runs with those of the permit.
     """
 
-    __slots__ = ("_nested", "gate", "intercepted", "outer", "permit", "stage", "tool")
+    __slots__ = ("_nested", "edited", "gate", "intercepted", "outer", "permit", "stage", "tool")
 
-    def __init__(self, gate: ToolGate, tool: str, permit: Permit) -> None:
+    def __init__(self, gate: ToolGate, tool: str, permit: Permit, *, edited: bool = False) -> None:
+        self.edited = edited
         self.gate = gate
         self.tool = tool
         self.permit = permit
@@ -95,7 +97,12 @@ def current_tickets() -> Sequence[Ticket]:
 
 
 class Tickets(list[Ticket]):
-    """The tickets of all gates before one tool, for one run of it. As a context manager they are found inside."""
+    """The tickets of all gates before one tool, for one run of it. As a context manager they are found inside.
+
+    `edited_now` says that a person has changed the arguments, and that nobody further out has told the model so.
+    """
+
+    edited_now = False
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -107,6 +114,11 @@ class Tickets(list[Ticket]):
         for ticket in self:
             ticket.permit.failed("the tool did not run: another gate before it denied the call")
         return denial
+
+    @property
+    def edited(self) -> bool:
+        """Whether a person has changed the arguments."""
+        return any(ticket.edited for ticket in self)
 
     def take(self, stage: Stage) -> Tickets:
         """Note how far the call has come."""

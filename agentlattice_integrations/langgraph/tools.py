@@ -28,7 +28,7 @@ from agentlattice_core.errors import AgentLatticeDeniedError, InvalidRequestErro
 from agentlattice_core.toolcalls.call import Denial
 from agentlattice_integrations.langgraph.calls import ToolFacts, facts_of
 from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate, Subject
-from agentlattice_integrations.langgraph.messages import denial_message
+from agentlattice_integrations.langgraph.messages import denial_message, with_edit
 from agentlattice_integrations.langgraph.tickets import Tickets
 
 __all__ = ["gates_of", "governed_copy", "origin_of"]
@@ -130,9 +130,12 @@ class _Governance:
         for guard in self.gates:
             subject = guard.subject
             given = None if direct else guard.gate.take(subject, arguments)
-            answer = given or guard.gate.decide_sync(facts, subject.target, arguments, call_id, config)
+            answer = given or guard.gate.decide_sync(
+                facts, subject.target, arguments, call_id, config, alone=len(self.gates) == 1
+            )
             if isinstance(answer, Denial):
                 return tickets.void(answer)
+            tickets.edited_now = answer.edited and given is None
             tickets.append(answer)
         return tickets
 
@@ -152,9 +155,12 @@ class _Governance:
         for guard in self.gates:
             subject = guard.subject
             given = None if direct else guard.gate.take(subject, arguments)
-            answer = given or await guard.gate.decide(facts, subject.target, arguments, call_id, config)
+            answer = given or await guard.gate.decide(
+                facts, subject.target, arguments, call_id, config, alone=len(self.gates) == 1
+            )
             if isinstance(answer, Denial):
                 return tickets.void(answer)
+            tickets.edited_now = answer.edited and given is None
             tickets.append(answer)
         return tickets
 
@@ -254,14 +260,13 @@ def _run(base: type[BaseTool]) -> Callable[..., Any]:
             return _denied_output(tickets, self.name, call_id)
         with tickets.take("running"):
             try:
-                if not isinstance(tool_input, str):
-                    tool_input = {**tool_input, **tickets.arguments}
+                tool_input = _as_decided(tool_input, facts, tickets)
                 output = original(self, tool_input, *args, **kwargs)
             except BaseException as error:
                 tickets.raised(error)
                 raise
         tickets.returned(output)
-        return output
+        return with_edit(output, tickets[0].permit) if tickets.edited_now else output
 
     return run
 
@@ -280,16 +285,24 @@ def _arun(base: type[BaseTool]) -> Callable[..., Any]:
             return _denied_output(tickets, self.name, call_id)
         with tickets.take("running"):
             try:
-                if not isinstance(tool_input, str):
-                    tool_input = {**tool_input, **tickets.arguments}
+                tool_input = _as_decided(tool_input, facts, tickets)
                 output = await original(self, tool_input, *args, **kwargs)
             except BaseException as error:
                 tickets.raised(error)
                 raise
         tickets.returned(output)
-        return output
+        return with_edit(output, tickets[0].permit) if tickets.edited_now else output
 
     return arun
+
+
+def _as_decided(tool_input: str | dict[str, Any], facts: ToolFacts, tickets: Tickets) -> str | dict[str, Any]:
+    """What the tool is to receive: what was decided on, and what only the application fills in."""
+    if tickets.edited:
+        given = tool_input if isinstance(tool_input, dict) else {}
+        injected = {name: value for name, value in given.items() if name in facts.injected}
+        return {**injected, **tickets.arguments}
+    return tool_input if isinstance(tool_input, str) else {**tool_input, **tickets.arguments}
 
 
 def _denied_output(denial: Denial, name: str, call_id: str | None) -> ToolMessage | str:

@@ -26,7 +26,12 @@ from langgraph.types import Command
 
 from agentlattice_core.toolcalls.call import Denial
 from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate, Subject
-from agentlattice_integrations.langgraph.messages import denial_message, report_error, report_result
+from agentlattice_integrations.langgraph.messages import (
+    denial_message,
+    report_error,
+    report_result,
+    with_edit,
+)
 from agentlattice_integrations.langgraph.tickets import Ticket
 from agentlattice_integrations.langgraph.tools import gates_of, governed_copy, origin_of
 
@@ -75,12 +80,12 @@ class CallWrappers:
             return denial_message(answer, facts.name, call["id"])
         with answer:
             try:
-                output = execute(_for_the_tool(request, execute, governed, answer))
+                output = execute(_for_the_tool(_as_decided(request, answer), execute, governed, answer))
             except BaseException as error:
                 report_error(answer.permit, error)
                 raise
         _settle(answer, output)
-        return output
+        return with_edit(output, answer.permit) if answer.edited else output
 
     async def awrap(self, request: ToolCallRequest, execute: AsyncExecute) -> ToolMessage | Command[Any]:
         """As `wrap`, for async calls."""
@@ -102,12 +107,12 @@ class CallWrappers:
             return denial_message(answer, facts.name, call["id"])
         with answer:
             try:
-                output = await execute(_for_the_tool(request, execute, governed, answer))
+                output = await execute(_for_the_tool(_as_decided(request, answer), execute, governed, answer))
             except BaseException as error:
                 report_error(answer.permit, error)
                 raise
         _settle(answer, output)
-        return output
+        return with_edit(output, answer.permit) if answer.edited else output
 
     def _known(self, tool: BaseTool) -> tuple[BaseTool, Subject]:
         """The governed copy of `tool`, and what the gate asks about."""
@@ -141,6 +146,15 @@ def _is_innermost(execute: Callable[..., Any]) -> bool:
 def _is_tool_nodes_own(execute: Callable[..., Any]) -> bool:
     """As `_is_innermost`, and not to be mistaken about: a wrapper may bear the name of what it wraps."""
     return getattr(execute, "__globals__", None) is tool_node.__dict__
+
+
+def _as_decided(request: ToolCallRequest, ticket: Ticket) -> ToolCallRequest:
+    """The request with the arguments that a person gave the call, if one has."""
+    if not ticket.edited:
+        return request
+    call = request.tool_call.copy()
+    call["args"] = dict(ticket.permit.arguments)
+    return request.override(tool_call=call)
 
 
 def _for_the_tool(

@@ -7,7 +7,7 @@ from agentlattice_core.toolcalls.call import CallKind, Denial, OnApproval, Permi
 from agentlattice_core.toolcalls.coverage import Coverage, CoverageStatus, ToolCoverage
 from agentlattice_core.toolcalls.denial import denial_schema
 from agentlattice_core.toolcalls.gate import ToolGate
-from agentlattice_core.toolcalls.governance import GovernanceClient
+from agentlattice_core.toolcalls.governance import DecidingClient, GovernanceClient
 from agentlattice_core.toolcalls.mapping import ActionTable, ToolMapping, arg, default_action_type, governed
 from agentlattice_core.toolcalls.redaction import Redactor, redact_text
 
@@ -16,6 +16,7 @@ __all__ = [
     "CallKind",
     "Coverage",
     "CoverageStatus",
+    "DecidingClient",
     "Denial",
     "GovernanceClient",
     "OnApproval",

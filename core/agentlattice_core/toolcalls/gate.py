@@ -9,6 +9,8 @@
 - `wait` blocks until a person has decided; `defer` answers `pending` at once. A call that is pending is remembered:
   when the same arguments come again for the same tool, run and end user, the earlier approval is claimed instead of
   asking a second time. One approval lets one call run.
+- `pause` answers `pending` at once too, for an adapter that then suspends its framework's run. Only the call with the
+  same identity takes up the answer, in whatever process it comes again; nothing is remembered here.
 - In observe mode it answers with a permit whatever policy said, and also when the core fails.
 """
 
@@ -79,6 +81,7 @@ class _Prepared:
     trusted: frozenset[str]
     constant: frozenset[str]
     context: dict[str, Any]
+    on_approval: OnApproval
 
     @property
     def deferral_key(self) -> DeferralKey:
@@ -100,7 +103,7 @@ class ToolGate:
     - `actions`: an `ActionTable`, what one is built from, or the path of a YAML file: mappings for tools one does
       not own.
     - `redact`: paths to redact beside what is recognised as secret; see `redaction`.
-    - `on_approval`: `wait` or `defer`; `pause` is the adapters' own and acts as `wait` here.
+    - `on_approval`: `wait`, `defer` or `pause`; a single question may be asked with another one.
     - `approval_timeout`: the longest this gate waits for a person, in seconds; None waits until the approval's own
       deadline. A call that is still pending then is answered with a denial of status `pending`.
 
@@ -131,10 +134,13 @@ class ToolGate:
 
     # --- questions --------------------------------------------------------------------------------------------------
 
-    def authorize_sync(self, call: ToolCall) -> Permit | Denial:
-        """Decide on `call`. Blocks while a person is asked, if the gate waits for approvals. Never raises."""
+    def authorize_sync(self, call: ToolCall, on_approval: OnApproval | None = None) -> Permit | Denial:
+        """Decide on `call`. Blocks while a person is asked, if the gate waits for approvals. Never raises.
+
+        `on_approval` counts for this question instead of the gate's own.
+        """
         try:
-            ready = self._ready(call)
+            ready = self._ready(call, on_approval or self.on_approval)
             if isinstance(ready, _Prepared):
                 # What nearly every call is: one question, answered with the claim.
                 try:
@@ -156,10 +162,10 @@ class ToolGate:
             answer = self._failed(call, error)
         return self._observed(call, answer) if isinstance(answer, Denial) else answer
 
-    async def authorize(self, call: ToolCall) -> Permit | Denial:
+    async def authorize(self, call: ToolCall, on_approval: OnApproval | None = None) -> Permit | Denial:
         """As `authorize_sync`, without blocking the event loop."""
         try:
-            ready = self._ready(call)
+            ready = self._ready(call, on_approval or self.on_approval)
             if isinstance(ready, _Prepared):
                 try:
                     result = await self.client.execute(
@@ -196,6 +202,35 @@ class ToolGate:
         assert isinstance(answer, Denial)
         return answer
 
+    def withdraw_sync(self, action_id: str, reason: str) -> None:
+        """Take back the request for `action_id`: a person at the framework's interface rejected or changed it.
+
+        Does nothing if it was decided, claimed or taken back before.
+        """
+        try:
+            self.client.cancel_sync(action_id, reason)
+        except IllegalTransitionError:
+            pass
+
+    async def withdraw(self, action_id: str, reason: str) -> None:
+        """As `withdraw_sync`."""
+        try:
+            await self.client.cancel(action_id, reason)
+        except IllegalTransitionError:
+            pass
+
+    def shown(self, call: ToolCall) -> dict[str, Any]:
+        """The arguments of `call` as a person may be shown them: as decided on, secrets redacted.
+
+        Raises InvalidRequestError for arguments that cannot be used.
+        """
+        mapping = self.resolve(call.tool, call.target)
+        arguments = canonical_arguments(call.arguments, call.schema, call.injected)
+        shown: dict[str, Any] = self._redactor_for(mapping).redact_canonical(
+            arguments.copy(), arguments.encoded
+        )
+        return shown
+
     def resolve(self, tool: str, target: object | None = None) -> ToolMapping:
         """The mapping that a call of `tool` will be given; decides and records nothing.
 
@@ -212,15 +247,15 @@ class ToolGate:
 
     # --- deciding: each step yields what to ask the client, so that both twins share every line ----------------------
 
-    def _ready(self, call: ToolCall) -> _Prepared | _Asking:
+    def _ready(self, call: ToolCall, on_approval: OnApproval) -> _Prepared | _Asking:
         """The call, ready to be asked about; or what to do where it cannot be, or was asked about before."""
         try:
-            prepared = self._prepare(call)
+            prepared = self._prepare(call, on_approval)
         except MappingError as error:
             return self._refuse(call, self._action_type(call), "MAPPING_FAILED", error.message)
         except InvalidRequestError as error:
             return self._refuse(call, self._action_type(call), "INVALID_ARGUMENTS", error.message)
-        return self._resumed(prepared) if self._deferrals else prepared
+        return self._resumed(prepared) if self._deferrals and on_approval != "pause" else prepared
 
     def _resumed(self, prepared: _Prepared) -> _Asking:
         """Take up an answer that this call is still waiting for; ask if there is none."""
@@ -265,7 +300,7 @@ class ToolGate:
             answer = yield from self._decided(prepared, result)
         if answer is None:
             return self._already(prepared, result)
-        if isinstance(answer, Denial) and answer.status == "pending":
+        if isinstance(answer, Denial) and answer.status == "pending" and prepared.on_approval != "pause":
             self._deferrals.add(prepared.deferral_key, result.audit_event_id)
         return answer
 
@@ -281,7 +316,7 @@ class ToolGate:
         self, prepared: _Prepared, result: ActionResult
     ) -> Generator[_Ask, ActionResult, _Answer | None]:
         """Wait for a person if one is asked and this gate waits; None if another call took the claim meanwhile."""
-        if result.status == "requested" and self.on_approval != "defer" and result.approval_id is not None:
+        if result.status == "requested" and prepared.on_approval == "wait" and result.approval_id is not None:
             try:
                 decided = yield ("await_approval", (result.approval_id, self.approval_timeout), {})
             except IllegalTransitionError:
@@ -317,16 +352,10 @@ class ToolGate:
 
     # --- one call ---------------------------------------------------------------------------------------------------
 
-    def _prepare(self, call: ToolCall) -> _Prepared:
+    def _prepare(self, call: ToolCall, on_approval: OnApproval) -> _Prepared:
         mapping = self.resolve(call.tool, call.target)
         arguments = canonical_arguments(call.arguments, call.schema, call.injected)
-        redactor = self.redactor
-        if mapping.redact:
-            paths = tuple(mapping.redact)
-            known = self._redactors.get(paths)
-            redactor = (
-                known if known is not None else self._redactors.setdefault(paths, redactor.including(paths))
-            )
+        redactor = self._redactor_for(mapping)
         decided = arguments.decided
         shown = redactor.redact_canonical(decided, arguments.encoded)
         digest = arguments.digest if shown is decided and not arguments.hidden else digest_of(shown)
@@ -338,10 +367,21 @@ class ToolGate:
             ]
         if not mapping.computes:
             options = ActionOptions(metadata=shown, event_id=event_id, on_behalf_of=call.on_behalf_of)
-            return _Prepared(call, mapping, arguments, options, _NONE, _NONE, context)
+            return _Prepared(call, mapping, arguments, options, _NONE, _NONE, context, on_approval)
         action = mapping.build(shown, arguments.copy, call.on_behalf_of, event_id)
         _redact_computed(action, redactor)
-        return _Prepared(call, mapping, arguments, action.options, action.trusted, action.constant, context)
+        return _Prepared(
+            call, mapping, arguments, action.options, action.trusted, action.constant, context, on_approval
+        )
+
+    def _redactor_for(self, mapping: ToolMapping) -> Redactor:
+        if not mapping.redact:
+            return self.redactor
+        paths = tuple(mapping.redact)
+        known = self._redactors.get(paths)
+        return (
+            known if known is not None else self._redactors.setdefault(paths, self.redactor.including(paths))
+        )
 
     def _permit(self, prepared: _Prepared, result: ActionResult) -> Permit:
         arguments, call = prepared.arguments, prepared.call

@@ -9,9 +9,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from agentlattice_core.results import ActionOptions, ActionResult
+from agentlattice_core.results import ActionOptions, ActionResult, ApprovalRequest
 
-__all__ = ["GovernanceClient"]
+__all__ = ["DecidingClient", "GovernanceClient"]
+
+
+class DecidingClient(Protocol):
+    """The part of a client that decides for a person: what `AgentLattice.for_operator` gives."""
+
+    def approve_action_sync(
+        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
+    ) -> ApprovalRequest:
+        """Approve a request as this operator."""
+        ...
+
+    async def approve_action(
+        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
+    ) -> ApprovalRequest:
+        """As `approve_action_sync`."""
+        ...
+
+    def deny_action_sync(
+        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
+    ) -> ApprovalRequest:
+        """Deny a request as this operator."""
+        ...
+
+    async def deny_action(
+        self, approval_id: str, reason: str | None = None, *, digest: str | None = None
+    ) -> ApprovalRequest:
+        """As `deny_action_sync`."""
+        ...
 
 
 class GovernanceClient(Protocol):
@@ -62,6 +90,14 @@ class GovernanceClient(Protocol):
 
     async def claim(self, audit_event_id: str) -> ActionResult:
         """As `claim_sync`."""
+        ...
+
+    def cancel_sync(self, audit_event_id: str, reason: str | None = None) -> None:
+        """Take back a request that still waits for a person. Raises IllegalTransitionError if none does."""
+        ...
+
+    async def cancel(self, audit_event_id: str, reason: str | None = None) -> None:
+        """As `cancel_sync`."""
         ...
 
     def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
