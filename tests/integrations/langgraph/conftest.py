@@ -18,5 +18,9 @@ policies:
     effect: allow
     conditions: [{field: size, operator: lt, value: 50}]
   - {name: Deployments, action: tool.deploy, effect: require_approval, approval: {timeout: 10m}}
+  - name: No Vault
+    action: tool.deploy
+    effect: deny
+    conditions: [{field: service, operator: eq, value: vault}]
   - {name: Migrations, action: db.migrate, effect: deny}
 """
