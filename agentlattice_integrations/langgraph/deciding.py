@@ -142,9 +142,10 @@ class CallGate:
         how = self._how(pause, facts.name, alone)
         paused = pause.governance
         if how == "pause" and paused is not None:
-            answer = self._read(pause, call)
+            answer = read_answer(pause.take_answer(), call.tool)
             call = self._as_answered(call, paused, answer)
             note = self._apply_sync(answer, paused, config)
+            pause.strike_out_sync()
             found = self.gate.authorize_sync(call, how)
             if answer.kind == "reject" and isinstance(found, Permit):
                 found = _rejected(found, call, answer)
@@ -159,6 +160,8 @@ class CallGate:
         if how == "pause" and found.status == "pending" and found.action_id is not None:
             if pause.possible:
                 _ATTEMPTS.take_back(call.identity)
+                pause.keep_answers()
+                pause.strike_out_sync()
                 raise pause.suspend(found.action_id, self._request(found, call, arguments, pause, note))
             self.gate.withdraw_sync(found.action_id, _NO_PAUSE)
             found = self.gate.authorize_sync(call, how)
@@ -183,9 +186,10 @@ class CallGate:
         how = self._how(pause, facts.name, alone)
         paused = pause.governance
         if how == "pause" and paused is not None:
-            answer = self._read(pause, call)
+            answer = read_answer(pause.take_answer(), call.tool)
             call = self._as_answered(call, paused, answer)
             note = await self._apply(answer, paused, config)
+            await pause.strike_out()
             found = await self.gate.authorize(call, how)
             if answer.kind == "reject" and isinstance(found, Permit):
                 found = _rejected(found, call, answer)
@@ -200,6 +204,8 @@ class CallGate:
         if how == "pause" and found.status == "pending" and found.action_id is not None:
             if pause.possible:
                 _ATTEMPTS.take_back(call.identity)
+                pause.keep_answers()
+                await pause.strike_out()
                 raise pause.suspend(found.action_id, self._request(found, call, arguments, pause, note))
             await self.gate.withdraw(found.action_id, _NO_PAUSE)
             found = await self.gate.authorize(call, how)
@@ -217,9 +223,6 @@ class CallGate:
         ):
             return "wait"
         return "pause" if self.on_approval == "pause" or pause.possible else "wait"
-
-    def _read(self, pause: Pause, call: ToolCall) -> Answer:
-        return read_answer(pause.take_answer(), call.tool)
 
     def _as_answered(self, call: ToolCall, paused: Mapping[str, Any], answer: Answer) -> ToolCall:
         """The call with the arguments that a person gave it, now or in an earlier answer."""

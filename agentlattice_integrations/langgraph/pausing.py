@@ -7,12 +7,16 @@
 - A tool that suspended itself inside runs again after the answer, as an action of its own, which the ids of its
   interrupts tell apart. As long as there is no answer, it is not run again, only suspended as it was.
 - Answers for the tool's own interrupts are kept for it when its call has to wait for a person first.
+- An answer that names no interrupt stays in the graph checkpoint, where it would be taken for the answer to the next
+  question. What was taken is therefore struck out there.
 - It takes a checkpointer, and a task of the call's own. Without either, a call cannot be paused.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +36,7 @@ _SCRATCHPAD = "__pregel_scratchpad"
 _RESUME_MAP = "__pregel_resume_map"
 _RESUMING = "__pregel_resuming"
 _TASK_ID = "__pregel_task_id"
+_DURABILITY = "__pregel_durability"
 _READ = "__pregel_read"
 _SEND = "__pregel_send"
 _PULL = "__pregel_pull"
@@ -39,7 +44,12 @@ _INTERRUPT = "__interrupt__"
 _RESUME = "__resume__"
 _ERROR = "__error__"
 
+_NO_TASK = "00000000-0000-0000-0000-000000000000"
+
 _FIRST_RUN = "0"
+# LangGraph saves an answer in the background while it already runs the node: how often, and how long, to look for it.
+_LOOKS = 50
+_NAP = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,8 @@ class Pause:
         self._call_id = call_id
         self._ours: _Ours | None = None
         self._inside = False
+        self._place: RunnableConfig | None = None
+        self._taken = False
         self.run = _FIRST_RUN
 
     @property
@@ -92,6 +104,7 @@ class Pause:
         for config in self._places():
             saved = self._conf[_CHECKPOINTER].get_tuple(config)
             if saved is not None and self._read(saved.pending_writes or ()):
+                self._place = config
                 return
 
     async def look(self) -> None:
@@ -99,6 +112,7 @@ class Pause:
         for config in self._places():
             saved = await self._conf[_CHECKPOINTER].aget_tuple(config)
             if saved is not None and self._read(saved.pending_writes or ()):
+                self._place = config
                 return
 
     def _places(self) -> Iterable[RunnableConfig]:
@@ -163,20 +177,50 @@ class Pause:
         answers = self._conf.get(_RESUME_MAP) or {}
         if self._ours.id in answers:
             return answers[self._ours.id]
-        return self._conf[_SCRATCHPAD].get_null_resume(True)
+        return self._take_unnamed()
+
+    def _take_unnamed(self) -> Any:
+        answer = self._conf[_SCRATCHPAD].get_null_resume(True)
+        # With this durability LangGraph saves at the end, and by then the answer is no longer there to be saved.
+        self._taken = self._taken or (answer is not None and self._conf.get(_DURABILITY) != "exit")
+        return answer
+
+    def strike_out_sync(self) -> None:
+        """Have the graph checkpoint forget an answer that was taken and named no interrupt."""
+        if not self._taken or self._place is None:
+            return
+        self._taken = False
+        checkpointer = self._conf[_CHECKPOINTER]
+        for _ in range(_LOOKS):
+            if _holds_unnamed(checkpointer.get_tuple(self._place)):
+                checkpointer.put_writes(self._place, [(_RESUME, None)], _NO_TASK)
+                return
+            time.sleep(_NAP)
+
+    async def strike_out(self) -> None:
+        """As `strike_out_sync`."""
+        if not self._taken or self._place is None:
+            return
+        self._taken = False
+        checkpointer = self._conf[_CHECKPOINTER]
+        for _ in range(_LOOKS):
+            if _holds_unnamed(await checkpointer.aget_tuple(self._place)):
+                await checkpointer.aput_writes(self._place, [(_RESUME, None)], _NO_TASK)
+                return
+            await asyncio.sleep(_NAP)
 
     # --- pausing ----------------------------------------------------------------------------------------------------
 
     def suspend(self, action_id: str, value: Mapping[str, Any]) -> GraphInterrupt:
         """The interrupt to raise so that the graph waits for a decision on `action_id`."""
-        if self._inside:
-            self._keep_answers()
         return GraphInterrupt((Interrupt(dict(value), id=self._interrupt_id(action_id)),))
 
-    def _keep_answers(self) -> None:
+    def keep_answers(self) -> None:
         """Save what was answered to the tool's own interrupts, which LangGraph would else take back."""
+        if not self._inside:
+            return
         scratchpad = self._conf[_SCRATCHPAD]
-        answer = scratchpad.get_null_resume(True)
+        answer = self._take_unnamed()
         if answer is not None:
             scratchpad.resume.append(answer)
         if scratchpad.resume:
@@ -186,3 +230,10 @@ class Pause:
         """In the form that LangGraph takes for an id when a graph is resumed by ids."""
         place = f"{self._conf.get('checkpoint_ns')}|{action_id}"
         return hashlib.sha256(place.encode()).hexdigest()[:32]
+
+
+def _holds_unnamed(saved: Any) -> bool:
+    return saved is not None and any(
+        task == _NO_TASK and channel == _RESUME and value is not None
+        for task, channel, value in saved.pending_writes or ()
+    )

@@ -18,6 +18,7 @@ policies:
     effect: allow
     conditions: [{field: size, operator: lt, value: 50}]
   - {name: Deployments, action: tool.deploy, effect: require_approval, approval: {timeout: 10m}}
+  - {name: Hurried, action: tool.deploy, agents: [hurried], effect: require_approval, approval: {timeout: 1s}}
   - name: No Vault
     action: tool.deploy
     effect: deny

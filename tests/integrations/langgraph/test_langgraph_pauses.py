@@ -236,9 +236,7 @@ def test_mixed_answers_reach_their_own_calls(
     """Approve, reject and edit at once, one after the other, and in reverse: no answer reaches another call."""
     services = [f"s{number}" for number in range(count)]
     ran: list[str] = []
-    graph = FORMS[form](
-        al, deploys(*services), [make_deploy(ran.append)], InMemorySaver(), {"approver": ana}
-    )
+    graph = FORMS[form](al, deploys(*services), [make_deploy(ran.append)], InMemorySaver(), {"approver": ana})
     thread = Thread(graph).go()
     kinds = [APPROVE, {"type": "reject", "message": "no"}, _edit("edited")]
     answers = {f"call-{each}": kinds[number % 3] for number, each in enumerate(services)}
@@ -346,7 +344,9 @@ def test_a_fork_of_the_past_asks_again(
 
 @pytest.mark.parametrize("form", SEPARATE)
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_request_that_nobody_decides_times_out(tmp_path: Path, policies: str, form: str, count: int) -> None:
+def test_a_request_that_nobody_decides_times_out(
+    tmp_path: Path, policies: str, form: str, count: int
+) -> None:
     """An approval that expires while the graph is paused: the model is told so, and nothing ran."""
     clock = ManualClock()
     document = tmp_path / "policies.yaml"
