@@ -73,7 +73,6 @@ class Pause:
         self._call_id = call_id
         self._ours: _Ours | None = None
         self._inside = False
-        self._place: RunnableConfig | None = None
         self._taken = False
         self.run = _FIRST_RUN
 
@@ -104,7 +103,6 @@ class Pause:
         for config in self._places():
             saved = self._conf[_CHECKPOINTER].get_tuple(config)
             if saved is not None and self._read(saved.pending_writes or ()):
-                self._place = config
                 return
 
     async def look(self) -> None:
@@ -112,7 +110,6 @@ class Pause:
         for config in self._places():
             saved = await self._conf[_CHECKPOINTER].aget_tuple(config)
             if saved is not None and self._read(saved.pending_writes or ()):
-                self._place = config
                 return
 
     def _places(self) -> Iterable[RunnableConfig]:
@@ -187,26 +184,28 @@ class Pause:
 
     def strike_out_sync(self) -> None:
         """Have the graph checkpoint forget an answer that was taken and named no interrupt."""
-        if not self._taken or self._place is None:
-            return
-        self._taken = False
-        checkpointer = self._conf[_CHECKPOINTER]
-        for _ in range(_LOOKS):
-            if _holds_unnamed(checkpointer.get_tuple(self._place)):
-                checkpointer.put_writes(self._place, [(_RESUME, None)], _NO_TASK)
-                return
+        checkpointer: Any = self._conf.get(_CHECKPOINTER)
+        for _ in range(_LOOKS if self._taken else 0):
+            for (
+                place
+            ) in self._places():  # it is kept with the graph that was resumed, which may be further out
+                if _holds_unnamed(checkpointer.get_tuple(place)):
+                    checkpointer.put_writes(place, [(_RESUME, None)], _NO_TASK)
+                    self._taken = False
+                    return
             time.sleep(_NAP)
 
     async def strike_out(self) -> None:
         """As `strike_out_sync`."""
-        if not self._taken or self._place is None:
-            return
-        self._taken = False
-        checkpointer = self._conf[_CHECKPOINTER]
-        for _ in range(_LOOKS):
-            if _holds_unnamed(await checkpointer.aget_tuple(self._place)):
-                await checkpointer.aput_writes(self._place, [(_RESUME, None)], _NO_TASK)
-                return
+        checkpointer: Any = self._conf.get(_CHECKPOINTER)
+        for _ in range(_LOOKS if self._taken else 0):
+            for (
+                place
+            ) in self._places():  # it is kept with the graph that was resumed, which may be further out
+                if _holds_unnamed(await checkpointer.aget_tuple(place)):
+                    await checkpointer.aput_writes(place, [(_RESUME, None)], _NO_TASK)
+                    self._taken = False
+                    return
             await asyncio.sleep(_NAP)
 
     # --- pausing ----------------------------------------------------------------------------------------------------

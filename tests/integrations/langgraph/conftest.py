@@ -19,6 +19,7 @@ policies:
     conditions: [{field: size, operator: lt, value: 50}]
   - {name: Deployments, action: tool.deploy, effect: require_approval, approval: {timeout: 10m}}
   - {name: Hurried, action: tool.deploy, agents: [hurried], effect: require_approval, approval: {timeout: 1s}}
+  - {name: Hand-offs, action: tool.hand_over, effect: require_approval}
   - name: No Vault
     action: tool.deploy
     effect: deny

@@ -20,7 +20,9 @@ class FileSaver(InMemorySaver):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self.lock = threading.RLock()  # LangGraph puts from several threads; the file must never go back in time
+        self.lock = (
+            threading.RLock()
+        )  # LangGraph puts from several threads; the file must never go back in time
         if path.exists():
             storage, writes, blobs = pickle.loads(path.read_bytes())
             for thread, spaces in storage.items():

@@ -20,7 +20,7 @@ COUNTS = (1, 2, 5)
 DECISIONS = ("approve", "deny", "edit", "time out")
 FORMS = ("middleware", "tools", "node")
 
-_AGENT = r'''
+_AGENT = r"""
 import json, os, signal, sys
 from pathlib import Path
 from langgraph.types import Command
@@ -68,7 +68,7 @@ if step == "ask":
     os.kill(os.getpid(), signal.SIGKILL)
 hurried.close()
 al.close()
-'''
+"""
 
 
 class Processes:
@@ -172,7 +172,9 @@ def test_every_answer_reaches_its_own_call_in_another_process(
         assert processes.ran(name) == (sorted(threads[name][1]) if name.endswith("approve") else []), name
     for approval in ana.list_pending_approvals_sync():
         ana.approve_action_sync(approval.id)
-    edited = {name: (form, services, {}) for name, (form, services, _) in threads.items() if name.endswith("edit")}
+    edited = {
+        name: (form, services, {}) for name, (form, services, _) in threads.items() if name.endswith("edit")
+    }
     said = processes.run("again", edited)
     for name, (_, services, _) in edited.items():
         assert processes.ran(name) == [f"edited-{each}" for each in services]
