@@ -20,9 +20,11 @@ from agentlattice_integrations.langgraph.governing import coverage, govern, gove
 from agentlattice_integrations.langgraph.mcp import mcp_interceptor
 from agentlattice_integrations.langgraph.middleware import GovernanceMiddleware
 from agentlattice_integrations.langgraph.nodes import governed_tool_node, tool_call_wrappers
+from agentlattice_integrations.langgraph.resuming import aresume_when_decided, resume_when_decided
 
 __all__ = [
     "GovernanceMiddleware",
+    "aresume_when_decided",
     "arg",
     "coverage",
     "govern",
@@ -30,5 +32,6 @@ __all__ = [
     "governed",
     "governed_tool_node",
     "mcp_interceptor",
+    "resume_when_decided",
     "tool_call_wrappers",
 ]

@@ -47,7 +47,7 @@ _UNGOVERNED = "nothing decides on its calls; pass it to govern(...)"
 def govern_tool(tool: _ToolT, client: GovernanceClient, **options: Unpack[GateOptions]) -> _ToolT:
     """A copy of `tool`, of the same class and schema, whose every run `client` decides on.
 
-    `options` are those of `ToolGate`.
+    `options` are those of `GovernanceMiddleware`.
     Raises InvalidRequestError for a tool that could run without being asked about.
     """
     return governed_copy(tool, CallGate(client, options))
@@ -79,7 +79,7 @@ def govern(
     hosted_tools: HostedTools = "refuse",
     **options: Unpack[GateOptions],
 ) -> Any:
-    """Govern `target` (see the table above) with `client`; `options` are those of `ToolGate`.
+    """Govern `target` (see the table above) with `client`; `options` are those of `GovernanceMiddleware`.
 
     Raises InvalidRequestError for what cannot be governed, saying what to do instead.
     """

@@ -34,7 +34,7 @@ _Handler = Callable[["MCPToolCallRequest"], Awaitable["MCPToolCallResult"]]
 def mcp_interceptor(client: GovernanceClient, **options: Unpack[GateOptions]) -> McpInterceptor:
     """An interceptor that decides on every call of the tools loaded with it.
 
-    `options` are those of `ToolGate`. A tool is known to policy by the server's own name for it.
+    `options` are those of `GovernanceMiddleware`. A tool is known to policy by the server's own name for it.
     """
     return McpInterceptor(CallGate(client, options))
 

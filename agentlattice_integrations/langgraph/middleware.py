@@ -72,7 +72,10 @@ class GovernanceMiddleware(AgentMiddleware[Any, Any, Any]):
     - `explain_return_direct`: ask the model again when a tool that would have ended the run was denied.
     - `hosted_tools`: `refuse` takes tools that run at the provider out of what the model is offered, `allow`
       leaves them.
-    - `actions`, `redact`, `on_approval` (`wait` or `defer`), `approval_timeout`: see `ToolGate`.
+    - `actions`, `redact`, `approval_timeout`: see `ToolGate`.
+    - `on_approval`: `pause` (the default where the agent has a checkpointer), `wait` (the default elsewhere) or `defer`.
+    - `approver`: whose decision an approval in the agent's own interface is: a client of an operator, or what finds it
+      for a run's config. Without it, such an approval does not count.
 
     `coverage` tells what it has seen so far. Raises ValueError or InvalidRequestError when it is built with
     something that cannot work.

@@ -44,7 +44,7 @@ def governed_tool_node(
 ) -> ToolNode:
     """A ToolNode over `tools`, each of them governed.
 
-    `options` are those of `ToolGate`; everything else is ToolNode's own and means the same
+    `options` are those of `GovernanceMiddleware`; everything else is ToolNode's own and means the same
     (`handle_tool_errors=None` leaves ToolNode's default).
     """
     given: dict[str, Any] = {} if handle_tool_errors is None else {"handle_tool_errors": handle_tool_errors}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,10 @@ from langgraph_pausing import FORMS, Thread, deploys, make_deploy
 from langgraph_scripted import ScriptedModel, asking, call
 
 from agentlattice_core import AgentLattice
+from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.results import AuditEvent
 from agentlattice_core.testing import ManualClock
+from agentlattice_integrations.langgraph import aresume_when_decided, resume_when_decided
 
 Recorded = Callable[..., list[AuditEvent]]
 SEPARATE = [form for form in FORMS if form != "wrapped"]
@@ -472,3 +475,43 @@ def test_a_tool_that_pauses_inside_is_asked_about_for_each_run(
     assert ran == ["web", "web"]
     assert thread.answers == {"call-web": "deployed to Paris"}
     assert [event.claim for event in recorded("tool.deploy")] == ["unknown", "succeeded"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("form", SEPARATE)
+def test_a_graph_goes_on_when_its_requests_are_decided_elsewhere(
+    al: AgentLattice, ana: AgentLattice, form: str, how: str
+) -> None:
+    """One decided before anybody listens, the others after: each call is answered, and none runs twice."""
+    ran: list[str] = []
+    graph = FORMS[form](al, deploys("a", "b", "c"), [make_deploy(ran.append)], InMemorySaver(), {})
+    thread = Thread(graph, how=how).go()
+    ana.approve_action_sync(thread.approval("call-a"))
+    with ThreadPoolExecutor(1) as pool:
+        if how == "sync":
+            run = pool.submit(resume_when_decided, graph, thread.config, al)
+        else:
+            run = pool.submit(asyncio.run, aresume_when_decided(graph, thread.config, al))
+        while ran != ["a"]:
+            pass
+        ana.deny_action_sync(thread.approval("call-b"), "not b")
+        ana.approve_action_sync(thread.approval("call-c"))
+        state = run.result(20)
+    assert ran == ["a", "c"]
+    assert [message.content for message in state["messages"][2:5:2]] == ["deployed a", "deployed c"]
+    assert "not b" in state["messages"][3].content
+
+
+def test_nobody_decides_and_the_graph_stays_paused(al: AgentLattice) -> None:
+    """After the time given, whoever waits gets the state back."""
+    graph = FORMS["middleware"](al, deploys("a"), [make_deploy(lambda _: None)], InMemorySaver(), {})
+    thread = Thread(graph).go()
+    resume_when_decided(graph, thread.config, al, timeout=0.05)
+    assert set(thread.paused) == {"call-a"}
+
+
+def test_waiting_takes_the_agents_client(al: AgentLattice, ana: AgentLattice) -> None:
+    """A client without an agent would never hear of anything."""
+    graph = FORMS["middleware"](al, deploys("a"), [make_deploy(lambda _: None)], InMemorySaver(), {})
+    with pytest.raises(InvalidRequestError, match="acts for no agent"):
+        resume_when_decided(graph, Thread(graph).go().config, ana)
