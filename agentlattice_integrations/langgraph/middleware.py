@@ -73,7 +73,7 @@ class GovernanceMiddleware(AgentMiddleware[Any, Any, Any]):
     - `hosted_tools`: `refuse` takes tools that run at the provider out of what the model is offered, `allow`
       leaves them.
     - `actions`, `redact`, `approval_timeout`: see `ToolGate`.
-    - `on_approval`: `pause` (the default where the agent has a checkpointer), `wait` (the default elsewhere) or `defer`.
+    - `on_approval`: `pause` (the default where there is a checkpointer), `wait` (the default elsewhere) or `defer`.
     - `approver`: whose decision an approval in the agent's own interface is: a client of an operator, or what finds it
       for a run's config. Without it, such an approval does not count.
 

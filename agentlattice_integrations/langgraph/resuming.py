@@ -2,8 +2,8 @@
 
     state = resume_when_decided(agent, {"configurable": {"thread_id": "42"}}, al)
 
-- It asks nobody and decides nothing: it listens to the log, and resumes the graph with what was decided. Whatever is not
-  decided stays paused.
+- It asks nobody and decides nothing: it listens to the log, and resumes the graph with what was decided. Whatever is
+  not decided stays paused.
 - It may run in any process that has the graph's checkpointer and the log, also one started after the decision.
 - Interrupts that are not governance's are left to whoever answers those.
 """

@@ -17,7 +17,6 @@ from langgraph.prebuilt import ToolNode
 from langgraph_scripted import ScriptedModel, asking, call, run, tool_graph, tool_messages
 
 from agentlattice_core import AgentLattice
-from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.results import AuditEvent
 from agentlattice_integrations.langgraph import (
     GovernanceMiddleware,
@@ -316,12 +315,6 @@ def test_a_wrapper_that_looks_like_the_tool_node_changes_nothing_unseen(
     assert message.status == "error"
     assert ran == []
     assert sorted(event.status for event in recorded()) == ["denied", "executed"]
-
-
-def test_pausing_is_refused_in_words(al: AgentLattice) -> None:
-    """`on_approval="pause"` is not quietly something else."""
-    with pytest.raises(InvalidRequestError, match=r"use `wait`.*or `defer`"):
-        GovernanceMiddleware(al, on_approval="pause")
 
 
 @pytest.mark.parametrize(

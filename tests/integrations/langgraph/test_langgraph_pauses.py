@@ -88,7 +88,7 @@ def test_an_approval_in_the_interface_counts_as_its_persons(
 
 
 def test_an_approval_by_nobody_known_does_not_count(al: AgentLattice, ana: AgentLattice) -> None:
-    """Without `approver` the graph stays paused and says why, until an operator decides; an agent never approves itself."""
+    """Without `approver` the graph stays paused and says why: an agent must not approve itself."""
     ran: list[str] = []
     graph = FORMS["middleware"](al, deploys("web"), [make_deploy(ran.append)], InMemorySaver(), {})
     thread = Thread(graph).go()

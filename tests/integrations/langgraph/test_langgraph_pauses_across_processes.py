@@ -57,7 +57,8 @@ for name, (form, services, answers) in threads.items():
     elif thread.paused:
         thread.answer_each({each: answers.get(each, "go on") for each in thread.paused})
         if thread.paused:
-            said[name] = {each: f"paused: {thread.paused[each].value['action_requests'][0]['args']}" for each in thread.paused}
+            asked = {each: paused.value["action_requests"][0]["args"] for each, paused in thread.paused.items()}
+            said[name] = {each: f"paused: {arguments}" for each, arguments in asked.items()}
         else:
             said[name] = thread.answers
     else:
@@ -133,7 +134,7 @@ def reopen(processes: Processes) -> Iterator[Callable[[], AgentLattice]]:
 def test_every_answer_reaches_its_own_call_in_another_process(
     processes: Processes, reopen: Callable[[], AgentLattice]
 ) -> None:
-    """1, 2 and 5 parallel calls in each form, killed after the pause: approved, denied, edited and timed out elsewhere."""
+    """1, 2 and 5 parallel calls in each form, killed after the pause; approved, denied, edited and timed out."""
     threads: dict[str, tuple[str, list[str], dict[str, Any]]] = {}
     for form in FORMS:
         for count in COUNTS:
