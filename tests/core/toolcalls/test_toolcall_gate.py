@@ -286,7 +286,7 @@ def test_a_denied_deferral_is_told_once_and_may_be_asked_again(bench: Bench) -> 
 def test_waiting_ends_with_the_reviewers_decision(bench: Bench, approve: bool) -> None:
     """The blocked caller gets the permit, or the refusal, as soon as somebody decides."""
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(bench.gate(on_approval="pause").authorize_sync, _DEPLOY)
+        waiting = pool.submit(bench.gate(on_approval="wait").authorize_sync, _DEPLOY)
         while not bench.decide(approve=approve):
             pass
         answer = waiting.result(10)
