@@ -26,9 +26,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphInterrupt
 from langgraph.types import Interrupt
 
+from agentlattice_core.pauses import register_pause
 from agentlattice_integrations.langgraph.answers import GOVERNANCE
 
 __all__ = ["Pause"]
+
+# A delegation whose block an interrupt leaves is suspended with the graph, and the same child goes on later.
+register_pause(GraphInterrupt)
 
 # LangGraph's names for what it hands to a node.
 _CHECKPOINTER = "__pregel_checkpointer"

@@ -9,6 +9,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ToolRetryMiddleware
 from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -184,3 +185,53 @@ def test_a_graph_with_sub_tasks_keeps_commands_and_errors(al: AgentLattice) -> N
         graph = govern(tool_graph(ScriptedModel(asking(*calls)), node, checkpointer=InMemorySaver()), al)
         with pytest.raises(ValueError, match="no 1"):
             Thread(graph, how=how).go()
+
+
+def _delegating_graph(al: AgentLattice, ran: list[str], children: list[str], how: str) -> Any:
+    """A graph whose node has a specialist work under a delegation named after the thread."""
+
+    model = deploys("web")
+
+    def specialist(worker: Any) -> Any:
+        children.append(str(worker.agent))
+        return create_agent(
+            model,
+            [make_deploy(ran.append)],
+            middleware=[GovernanceMiddleware(worker)],
+            checkpointer=True,
+        )
+
+    def node(state: MessagesState, config: RunnableConfig) -> Any:
+        thread = config["configurable"]["thread_id"]
+        with al.delegate_sync("worker", capabilities=["tool.deploy"], ttl=3600, run=thread) as worker:
+            return {"messages": specialist(worker).invoke(state)["messages"]}
+
+    async def anode(state: MessagesState, config: RunnableConfig) -> Any:
+        thread = config["configurable"]["thread_id"]
+        async with al.delegate("worker", capabilities=["tool.deploy"], ttl=3600, run=thread) as worker:
+            return {"messages": (await specialist(worker).ainvoke(state))["messages"]}
+
+    builder: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
+    builder.add_node("node", node if how == "sync" else anode)
+    builder.add_edge(START, "node")
+    builder.add_edge("node", END)
+    return builder.compile(checkpointer=InMemorySaver())
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_delegated_child_survives_its_pause_as_the_same_child(
+    al: AgentLattice, ana: AgentLattice, recorded: Recorded, how: str
+) -> None:
+    """An interrupt inside the block of a delegation suspends the child; the resumed run finds it, and ends it."""
+    ran: list[str] = []
+    children: list[str] = []
+    thread = Thread(_delegating_graph(al, ran, children, how), how=how).go()
+    assert len(al.delegations_sync().delegations) == 1
+    _decide_all(thread, ana)
+    thread.answer("go on")
+    assert ran == ["web"]
+    assert len(set(children)) == 1
+    assert len(children) == 2
+    assert al.delegations_sync().delegations == []
+    (event,) = ana.audit_sync(action_type="tool.deploy").events
+    assert (event.agent, event.claim) == (children[0], "succeeded")
