@@ -52,7 +52,7 @@ _NO_TASK = "00000000-0000-0000-0000-000000000000"
 
 _FIRST_RUN = "0"
 # LangGraph saves an answer in the background while it already runs the node: how often, and how long, to look for it.
-_LOOKS = 50
+_LOOKS = 20
 _NAP = 0.01
 
 

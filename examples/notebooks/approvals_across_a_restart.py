@@ -14,14 +14,18 @@
 # %% [markdown]
 # # Approvals across a restart
 #
-# A person answers in an hour, from another machine, and the process that asked is gone. Here an agent asks to migrate two
-# databases in one message. Its process is killed while it waits. One migration is approved and one denied, and another
-# process goes on: each answer reaches its own call, and what was approved runs once.
+# A person answers in an hour, from another machine, and the process that asked is gone. Here an agent asks to migrate
+# two databases in one message. Its process is killed while it waits. One migration is approved and one denied, and
+# another process goes on: each answer reaches its own call, and what was approved runs once.
 #
 # The agent is a program of its own, so that it can be killed.
 
 # %%
+import subprocess
+import sys
 from pathlib import Path
+
+from agentlattice_core import AgentLattice
 
 Path("policies.yaml").write_text("""
 version: 1
@@ -116,9 +120,6 @@ al.close()
 # ## The process asks, and is killed
 
 # %%
-import subprocess
-import sys
-
 asked = subprocess.run([sys.executable, "agent.py", "ask"], capture_output=True, text=True, check=False)
 print(asked.stdout, end="")
 print("killed by signal", -asked.returncode)
@@ -130,8 +131,6 @@ print("migrated so far:", Path("migrated.txt").exists())
 # What waits is in the log, not in the process. On the command line this is `al approvals list`, `approve` and `deny`.
 
 # %%
-from agentlattice_core import AgentLattice
-
 with AgentLattice.embedded("governance.db", operator="dana", groups=["dba"]) as dana:
     for request in dana.list_pending_approvals_sync():
         database = request.metadata["database"]
@@ -145,8 +144,8 @@ with AgentLattice.embedded("governance.db", operator="dana", groups=["dba"]) as 
 # %% [markdown]
 # ## Another process goes on
 #
-# `resume_when_decided` would also have waited, had nobody decided yet. An interface such as agent-chat-ui resumes the graph
-# by its own answer instead.
+# `resume_when_decided` would also have waited, had nobody decided yet. An interface such as agent-chat-ui resumes the
+# graph by its own answer instead.
 
 # %%
 resumed = subprocess.run([sys.executable, "agent.py", "resume"], capture_output=True, text=True, check=True)
