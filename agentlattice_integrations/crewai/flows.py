@@ -1,10 +1,10 @@
 """A governed flow: hooks while it runs, pauses for people, and going on after them.
 
-- `from_pending(...)` makes a flow as it was left; govern it, and `resume()` goes on by what was decided in the core. The
-  paused method starts again; what is still undecided pauses it again.
-- What a person says to the flow itself, `resume("deny: too risky")`, is that person's decision only where an operator was
-  given to `govern`. Without one, a denial cancels the requests, and an approval is an error: an agent's process could
-  otherwise approve itself.
+- `from_pending(...)` makes a flow as it was left; govern it, and `resume()` goes on by what was decided in the
+  core. The paused method starts again; what is still undecided pauses it again.
+- What a person says to the flow itself, `resume("deny: too risky")`, is that person's decision only where an
+  operator was given to `govern`. Without one, a denial cancels the requests, and an approval is an error: an agent's
+  process could otherwise approve itself.
 - A flow that paused for something else is resumed by CrewAI alone.
 - CrewAI's engine has no public way to start a method again. Two of its methods are replaced on the flow object:
   the one that runs a method, and once, when resuming, the one that names the methods to begin with. A flow of an
@@ -16,16 +16,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, cast
 
 from crewai import Flow
-from crewai.flow.async_feedback import HumanFeedbackPending
+from crewai.flow.async_feedback import HumanFeedbackPending, PendingFeedbackContext
 
 from agentlattice_core.errors import (
     ForbiddenError,
     IllegalTransitionError,
     InvalidRequestError,
 )
+from agentlattice_core.toolcalls.call import Denial
+from agentlattice_integrations.crewai.feedback import ApprovalFeedback, feedback_of
 from agentlattice_integrations.crewai.governor import Governor
 from agentlattice_integrations.crewai.hooks import CallHooks
 from agentlattice_integrations.crewai.pauses import (
@@ -43,6 +45,10 @@ _RUNS_A_METHOD = "_execute_method"
 _NAMES_THE_STARTS = "_start_method_names"
 _APPROVES = ("approve", "approved", "yes")
 _DENIES = ("deny", "denied", "reject", "rejected", "no")
+
+
+class _Cancels(Protocol):
+    def cancel_sync(self, audit_event_id: str, reason: str | None = None) -> None: ...
 
 
 def govern_flow(flow: Flow[Any], governor: Governor) -> None:
@@ -158,19 +164,55 @@ def _pausing(method: Callable[..., Any], running: MethodRun) -> Callable[..., An
 def _resuming(flow: Flow[Any], resume: Callable[..., Any], governor: Governor) -> Callable[..., Any]:
     @functools.wraps(resume)
     async def run(feedback: str = "") -> Any:
-        saved = saved_pause(flow.pending_feedback)
-        if saved is None:
-            return await resume(feedback)
+        paused = flow.pending_feedback
+        saved = saved_pause(paused)
+        if paused is None or saved is None:
+            return await _in_a_run(flow, resume, feedback)
+        if saved["kind"] == "tools":
+            _settle(governor, saved["pending"], feedback)
+            return await _go_on(flow, paused, saved)
+        provider = _provider_of(flow, paused)
         _settle(governor, saved["pending"], feedback)
-        return await _go_on(flow, saved)
+        answer = await provider.gate.authorize(provider.call_for(paused, saved))
+        if isinstance(answer, Denial):
+            if answer.status == "pending":
+                return HumanFeedbackPending(paused)
+            return await _in_a_run(flow, resume, feedback_of(answer))
+        try:
+            result = await _in_a_run(flow, resume, feedback_of(answer))
+        except BaseException as error:
+            answer.abandoned(f"the flow ended with {type(error).__name__} after the output was approved")
+            raise
+        answer.succeeded()
+        return result
 
     return run
 
 
-async def _go_on(flow: Flow[Any], saved: Mapping[str, Any]) -> Any:
+async def _in_a_run(flow: Flow[Any], resume: Callable[..., Any], feedback: str) -> Any:
+    """CrewAI's own resume; the methods that follow can pause."""
+    token = current_flow.set(FlowRun(flow))
+    try:
+        return await resume(feedback)
+    finally:
+        current_flow.reset(token)
+
+
+def _provider_of(flow: Flow[Any], paused: PendingFeedbackContext) -> ApprovalFeedback:
+    """The provider that had the flow pause, as the class of the flow declares it."""
+    config = getattr(getattr(type(flow), paused.method_name, None), "__human_feedback_config__", None)
+    provider = getattr(config, "provider", None)
+    if not isinstance(provider, ApprovalFeedback):
+        raise InvalidRequestError(
+            f"the flow paused at `{paused.method_name}` for an approval, and its method has no approval_feedback "
+            "provider; resume it with the flow class that paused"
+        )
+    return provider
+
+
+async def _go_on(flow: Flow[Any], paused: PendingFeedbackContext, saved: Mapping[str, Any]) -> Any:
     """Run the flow from its paused method on."""
-    paused, persistence = flow.pending_feedback, flow.persistence
-    assert paused is not None
+    persistence = flow.persistence
     if persistence is None:
         raise InvalidRequestError(
             "the paused flow has no persistence; make it by `from_pending(flow_id, persistence)`"
@@ -208,8 +250,8 @@ def _settle(governor: Governor, pending: list[dict[str, str]], feedback: str) ->
         return
     if said not in (*_APPROVES, *_DENIES):
         raise InvalidRequestError(
-            f"`{feedback.strip()[:100]}` is no decision; resume with `approve`, `deny`, `deny: <reason>`, or with nothing "
-            "to go by what was decided"
+            f"`{feedback.strip()[:100]}` is no decision; resume with `approve`, `deny`, `deny: <reason>`, or with "
+            "nothing to go by what was decided"
         )
     operator = governor.settings.operator
     if said in _APPROVES and operator is None:
@@ -220,7 +262,9 @@ def _settle(governor: Governor, pending: list[dict[str, str]], feedback: str) ->
     for asked in pending:
         try:
             if operator is None:
-                governor.gate.client.cancel_sync(asked["action_id"], told or "denied through the flow")
+                cast(_Cancels, governor.gate.client).cancel_sync(
+                    asked["action_id"], told or "denied through the flow"
+                )
             elif said in _APPROVES:
                 operator.approve_action_sync(asked["approval_id"], told)
             else:

@@ -32,13 +32,23 @@ from agentlattice_integrations.crewai.pauses import (
     pausable_method,
 )
 
-__all__ = ["ActionsLike", "Governor", "HostedTools", "OnBehalfOf", "Operator", "Settings"]
+__all__ = [
+    "FRAMEWORK",
+    "ActionsLike",
+    "Governor",
+    "HostedTools",
+    "OnBehalfOf",
+    "Operator",
+    "Settings",
+    "told",
+]
 
 ActionsLike = ActionTable | Mapping[Any, Any] | str | Path | None
 HostedTools = Literal["refuse", "allow"]
 OnBehalfOf = str | Callable[[], str | None]
 
 FRAMEWORK = "crewai"
+"""What calls of this framework are called in the log."""
 _MOST_RUNS = 1000
 
 
@@ -138,7 +148,7 @@ class Governor:
             place = method.place(tool, arguments, role)
             run, identity, attempt = method.run, place.identity, place.attempt
         elif settings.run is not None:
-            run = _told(settings.run)
+            run = told(settings.run)
             identity = None if run is None else self._next_in_run(run, tool, arguments, role)
         return ToolCall(
             FRAMEWORK,
@@ -150,7 +160,7 @@ class Governor:
             target=target,
             schema=schema,
             run=run,
-            on_behalf_of=_told(settings.on_behalf_of),
+            on_behalf_of=told(settings.on_behalf_of),
             context=context or {},
         )
 
@@ -215,7 +225,8 @@ class Governor:
         return ToolCall(FRAMEWORK, tool, {}, kind=kind, target=target), "NOT_COVERABLE", message
 
 
-def _told(source: OnBehalfOf | None) -> str | None:
+def told(source: OnBehalfOf | None) -> str | None:
+    """The name that `source` is or tells at present."""
     return source() if callable(source) else source
 
 

@@ -34,6 +34,7 @@ from agentlattice_core.toolcalls.call import Denial, ToolCall
 from agentlattice_integrations.crewai.scope import under_way
 
 __all__ = [
+    "OURS",
     "FlowRun",
     "MethodRun",
     "PauseRun",
@@ -46,14 +47,15 @@ __all__ = [
     "saved_pause",
 ]
 
-_OURS = "agentlattice"
+OURS = "agentlattice"
+"""The member of a paused flow's metadata that is ours."""
 
 
 class PauseRun(HookAborted):
     """Ends the run of a crew or an agent, whose flow then pauses: a tool call in it waits for a person."""
 
     def __init__(self) -> None:
-        super().__init__("a tool call waits for a person, so the run ends here and its flow pauses", _OURS)
+        super().__init__("a tool call waits for a person, so the run ends here and its flow pauses", OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,11 @@ class MethodRun:
 
     def waits_for(self, call: ToolCall, denial: Denial) -> None:
         """A person is asked about `call`: the flow pauses as soon as its crew lets it."""
-        told = {"tool": call.tool, "approval_id": denial.approval_id or "", "action_id": denial.action_id or ""}
+        told = {
+            "tool": call.tool,
+            "approval_id": denial.approval_id or "",
+            "action_id": denial.action_id or "",
+        }
         with self._lock:
             self.pending[told["action_id"]] = told
         start = under_way.get()
@@ -183,7 +189,7 @@ class MethodRun:
             method_name=self.name,
             method_output=None,
             message=f"waiting for a person to decide on: {named}",
-            metadata={_OURS: saved},
+            metadata={OURS: saved},
         )
         return HumanFeedbackPending(
             context, callback_info={"approval_ids": [told["approval_id"] for told in asked]}
@@ -220,7 +226,7 @@ def saved_pause(context: PendingFeedbackContext | None) -> dict[str, Any] | None
 
     Raises InvalidRequestError where it was saved in a form that is not known.
     """
-    saved = None if context is None else context.metadata.get(_OURS)
+    saved = None if context is None else context.metadata.get(OURS)
     if saved is None:
         return None
     if not isinstance(saved, dict) or saved.get("kind") not in ("tools", "output"):

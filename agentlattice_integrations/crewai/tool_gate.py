@@ -210,9 +210,7 @@ class GateInPlace:
             if changed is not None:
                 answer.failed(changed[1])
                 return _denied(scope, await governor.gate.refuse(call, *changed))
-            return await self._later(
-                self._start(answer, governor, scope, name, call), entry(*args, **kwargs)
-            )
+            return await self._later(self._start(answer, governor, scope, name, call), entry(*args, **kwargs))
 
         return gated
 
