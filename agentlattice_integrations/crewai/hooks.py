@@ -109,10 +109,11 @@ class CallHooks:
 
     @contextmanager
     def scoped(self) -> Iterator[None]:
-        """The hooks for what runs inside, beside the scoped hooks that are there already."""
+        """The hooks for what runs inside, beside the scoped hooks that are there already; once, however deep."""
         points = {point: [*get_scoped_hooks(point)] for point in InterceptionPoint}
         for point, hook in {**self._always, **self._at_times}.items():
-            points[point].append(hook)
+            if hook not in points[point]:
+                points[point].append(hook)
         with scoped_hooks(points):
             yield
 

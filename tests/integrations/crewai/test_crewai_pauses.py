@@ -124,7 +124,7 @@ def test_a_resume_done_twice_runs_nothing_twice(make: Callable[..., Case]) -> No
     one, other = case.left(), case.left()
     check(case, "approve", one.resume())
     told = other.resume()
-    assert {json.loads(told["shown"][version])["reason"] for version in ("v0", "v1")} == {"ALREADY_RAN"}
+    assert {json.loads(told["shown"][version])["status"] for version in ("v0", "v1")} == {"unknown"}
     assert case.effects() == ["read", "v0", "v1"]
     with pytest.raises(ValueError, match="No pending feedback"):
         case.left()
@@ -175,7 +175,7 @@ def test_a_crash_after_the_tool_and_before_the_flows_end_does_not_run_it_again(
     assert case.effects() == ["read", "v0"]
     case.crashes = False
     told = case.resume()
-    assert json.loads(told["shown"]["v0"])["reason"] == "ALREADY_RAN"
+    assert json.loads(told["shown"]["v0"])["status"] == "unknown"
     assert case.effects() == ["read", "v0"]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from crew_harness import DELEGATE, agent_with, crew_of
-from crew_tools import Traces
+from crew_tools import Recorded, Traces
 from crewai import Crew, Task
 from crewai.flow import Flow, listen, router, start
 from crewai.flow.async_feedback import HumanFeedbackPending
@@ -100,7 +100,7 @@ def approving(reviewer: AgentLattice) -> Iterator[list[str]]:
 
 
 def test_a_delegates_call_pauses_the_flow_and_the_delegate_starts_again(
-    flows: Governed, traces: Traces
+    flows: Governed, traces: Traces, recorded: Recorded
 ) -> None:
     """The delegation that was suspended reads `unknown`; started again, it is an action of its own."""
     order = {"task": "deploy", "context": "none", "coworker": "specialist"}
@@ -117,8 +117,7 @@ def test_a_delegates_call_pauses_the_flow_and_the_delegate_starts_again(
     assert flows.approve() == 1
     assert flows.go_on(Hand, paused) == "done"
     assert traces.ran == [("deploy", "1")]
-    delegations = flows.al.audit_sync(action_type=f"tool.{DELEGATE}").events
-    assert sorted(str(event.claim) for event in delegations) == ["succeeded", "unknown"]
+    assert [event.claim for event in recorded(f"tool.{DELEGATE}")] == ["unknown", "succeeded"]
 
 
 def test_a_tool_that_the_flow_calls_by_itself_pauses_it_at_the_call(flows: Governed, traces: Traces) -> None:
@@ -241,6 +240,7 @@ def test_a_task_that_waits_for_a_person_to_begin_pauses_the_flow(flows: Governed
     assert flows.approve() == 1
     assert flows.go_on(Begin, paused, task_action="tool.deploy") == "done"
     assert traces.ran == [("read", "a")]
+    assert len(flows.al.audit_sync(action_type="tool.deploy").events) == 1
 
 
 # --- what cannot pause waits
@@ -374,7 +374,7 @@ def test_an_output_that_a_person_approves_passes_once(flows: Governed, draft: An
         for _ in range(2)
     )
     assert one.resume() == ("approved", draft)
-    assert json.loads(other.resume()[0])["reason"] == "ALREADY_RAN"
+    assert json.loads(other.resume()[0])["status"] == "unknown"
 
 
 def test_an_output_that_a_person_denies_does_not_pass(flows: Governed) -> None:
@@ -426,33 +426,6 @@ def test_a_named_run_finds_its_request_again_after_a_restart(
     (request,) = reviewer.list_pending_approvals_sync()
     reviewer.approve_action_sync(request.id)
     assert work("ticket 1", on_approval=waiting) == ["deployed 1"]
-    assert json.loads(work("ticket 1", on_approval=waiting)[0])["reason"] == "ALREADY_RAN"
+    assert json.loads(work("ticket 1", on_approval=waiting)[0])["status"] == "unknown"
     assert json.loads(work("ticket 2", on_approval="defer")[0])["status"] == "pending"
     assert traces.ran == [("deploy", "1")]
-
-
-def test_an_approval_that_comes_after_the_agents_time_does_not_run(
-    al: AgentLattice, reviewer: AgentLattice, traces: Traces
-) -> None:
-    """A waiting call looks at the agent's deadline once more after it was approved."""
-    asked, decided = threading.Event(), threading.Event()
-
-    def approve() -> None:
-        while not reviewer.list_pending_approvals_sync():
-            asked.wait(0.01)
-        decided.wait(10)
-        for request in reviewer.list_pending_approvals_sync():
-            reviewer.approve_action_sync(request.id)
-
-    thread = threading.Thread(target=approve)
-    thread.start()
-    agent = agent_with(ScriptedModel([[DEPLOY]]), [traces.deploy()], max_execution_time=1)
-    with pytest.raises(Exception, match="timed out"):
-        govern(crew_of(agent), al, on_approval="wait").kickoff()
-    decided.set()
-    thread.join()
-    while not (events := al.audit_sync(action_type="tool.deploy").events) or all(
-        event.denial_reason != "DEADLINE_OVER" for event in events
-    ):
-        asked.wait(0.01)
-    assert traces.ran == []
