@@ -49,13 +49,12 @@ class Ticket:
     def covers(self, arguments: Mapping[str, Any]) -> bool:
         """Whether `arguments`, about to be used, are the ones that were decided on."""
         decided = self.permit.arguments
-        if len(arguments) == len(decided) and all(
-            [
-                decided.get(name, self) is value and type(value) in _UNCHANGEABLE
-                for name, value in arguments.items()
-            ]
-        ):
-            return True
+        if len(arguments) == len(decided):
+            for name, value in arguments.items():
+                if decided.get(name, self) is not value or type(value) not in _UNCHANGEABLE:
+                    break
+            else:
+                return True
         try:
             if orjson.dumps(arguments) == orjson.dumps(decided):
                 return True

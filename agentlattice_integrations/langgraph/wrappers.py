@@ -1,8 +1,10 @@
-"""Tool calls on their way through a ToolNode: decided on, and the tool replaced by its governed copy.
+"""Tool calls on their way through a ToolNode: decided on, and run with what was decided on.
 
 - The decision comes before whatever lies between here and the tool (a cache, an emulator), so that a denied
-  call gets nothing from those either. The governed copy then runs with these arguments, or asks again if they
-  were changed.
+  call gets nothing from those either. The tool is replaced by its governed copy, which runs with these arguments,
+  or asks again if they were changed.
+- Where nothing lies between, the ToolNode is given the tool as it is, and a copy of the arguments that nobody else
+  holds: going through the governed copy would only find the decision a second time.
 - Both wrappers exist because a ToolNode that was given only one of them leaves calls of the other kind alone.
 - A tool nobody registered is left to the ToolNode, which tells the model so. Where other wrappers come
   between, one of them may supply the tool after the decision: such a call is refused.
@@ -18,6 +20,7 @@ from typing import Any
 
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
+from langgraph.prebuilt import tool_node
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
@@ -25,7 +28,7 @@ from agentlattice_core.toolcalls.call import Denial
 from agentlattice_integrations.langgraph.deciding import NO_ID, CallGate, Subject
 from agentlattice_integrations.langgraph.messages import denial_message, report_error, report_result
 from agentlattice_integrations.langgraph.tickets import Ticket
-from agentlattice_integrations.langgraph.tools import governed_copy, origin_of
+from agentlattice_integrations.langgraph.tools import gates_of, governed_copy, origin_of
 
 __all__ = ["AsyncExecute", "CallWrappers", "Execute"]
 
@@ -72,7 +75,7 @@ class CallWrappers:
             return denial_message(answer, facts.name, call["id"])
         with answer:
             try:
-                output = execute(_with_tool(request, governed))
+                output = execute(_for_the_tool(request, execute, governed, answer))
             except BaseException as error:
                 report_error(answer.permit, error)
                 raise
@@ -99,7 +102,7 @@ class CallWrappers:
             return denial_message(answer, facts.name, call["id"])
         with answer:
             try:
-                output = await execute(_with_tool(request, governed))
+                output = await execute(_for_the_tool(request, execute, governed, answer))
             except BaseException as error:
                 report_error(answer.permit, error)
                 raise
@@ -135,20 +138,46 @@ def _is_innermost(execute: Callable[..., Any]) -> bool:
     return getattr(execute, "__module__", None) == _TOOL_NODE
 
 
-def _with_tool(request: ToolCallRequest, tool: BaseTool) -> ToolCallRequest:
-    """As `request.override(tool=tool)`, which takes several times as long: it goes through every field's setter."""
+def _is_tool_nodes_own(execute: Callable[..., Any]) -> bool:
+    """As `_is_innermost`, and not to be mistaken about: a wrapper may bear the name of what it wraps."""
+    return getattr(execute, "__globals__", None) is tool_node.__dict__
+
+
+def _for_the_tool(
+    request: ToolCallRequest, execute: Callable[..., Any], governed: BaseTool, ticket: Ticket
+) -> ToolCallRequest:
+    """The request to go on with: for the governed copy of the tool, which looks for the ticket before it runs.
+
+    Where the ToolNode itself comes next, there is nobody left who could change the call: it is given what was decided
+    on, as a copy of its own, and the tool as it is. The ticket is used up then.
+    """
+    tool = request.tool
+    if (
+        tool is None
+        or gates_of(tool)
+        or not _is_tool_nodes_own(execute)
+        or type(request) is not ToolCallRequest
+    ):
+        return _with(request, tool=governed)
+    call = request.tool_call
+    ticket.stage = "entered"
+    return _with(request, tool_call={**call, "args": {**call["args"], **ticket.permit.arguments}})
+
+
+def _with(request: ToolCallRequest, **changes: Any) -> ToolCallRequest:
+    """As `request.override(...)`, which takes several times as long: it goes through every field's setter."""
     if type(request) is not ToolCallRequest:
-        return request.override(tool=tool)
+        return request.override(**changes)
     changed = object.__new__(ToolCallRequest)
-    changed.__dict__.update(request.__dict__, tool=tool)
+    changed.__dict__.update(request.__dict__, **changes)
     return changed
 
 
 def _settle(ticket: Ticket, output: Any) -> None:
-    """Report for a call whose tool did not report for itself, as one that took the ticket has."""
+    """Report for a call whose tool did not report for itself."""
     if ticket.stage == "replaced":
         ticket.permit.failed(
             "the arguments were changed after the decision, so the call was decided on again"
         )
-    elif ticket.stage == "decided":
+    else:
         report_result(ticket.permit, output)

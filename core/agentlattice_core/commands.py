@@ -22,7 +22,7 @@ from agentlattice_core.batch import Batch
 from agentlattice_core.policies import Policies
 from agentlattice_core.results import ActionResult
 
-__all__ = ["Commands", "Execution", "Outcome", "answers", "perhaps_run"]
+__all__ = ["Commands", "Execution", "Outcome", "answers", "perhaps_run", "recorded"]
 
 
 class Execution:
@@ -38,11 +38,14 @@ class Execution:
         self._since: int | None = None
 
     def __call__(self, batch: Batch) -> ActionResult:
-        if self._since is not None:
-            known = admission.result_of(batch, self._nonce, self._since)
-            if known is not None:
-                return known
+        known = self.recorded(batch)
+        if known is not None:
+            return known
         return admission.execute(self._policies, batch, self._caller, self._action, self._nonce)
+
+    def recorded(self, batch: Batch) -> ActionResult | None:
+        """The answer, if another process has recorded the action."""
+        return None if self._since is None else admission.result_of(batch, self._nonce, self._since)
 
     def perhaps_run(self, size: int) -> None:
         """Say that another process may have run it, and recorded it after the first `size` entries."""
@@ -105,14 +108,18 @@ class Commands:
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
 
-    def request(self, commands: Sequence[Callable[[Batch], Any]]) -> bytes | None:
-        """`commands` as a request to another process; None if one of them can only run here."""
+    @staticmethod
+    def request(commands: Sequence[Callable[[Batch], Any]]) -> bytes | None:
+        """`commands` as a request to another process; None if one can only run here, or holds what is no JSON."""
         found = []
         for command in commands:
             if not isinstance(command, Execution | Outcome):
                 return None
             found.append([_NAMES[type(command)], command.data()])
-        return orjson.dumps(found)
+        try:
+            return orjson.dumps(found)
+        except (TypeError, ValueError):
+            return None
 
     def run(self, batch: Batch, request: bytes) -> bytes | None:
         """Run another process's commands; the answer. What could not be run is left to that process."""
@@ -122,16 +129,19 @@ class Commands:
                 answer, error = batch.attempt(_KINDS[name].of(self._policies, data))
                 answers.append(None if error is not None else answer)
             return orjson.dumps(answers)
-        except (ValueError, TypeError, KeyError, LookupError):
+        except Exception:  # whatever it is, those whose transaction this is have no part in it
             return None
 
 
 def answers(commands: Sequence[Callable[[Batch], Any]], answer: bytes) -> list[Any]:
-    """The result of each command in another process's answer; None where it has none."""
-    return [
-        None if value is None or not isinstance(command, Execution | Outcome) else command.answer(value)
-        for command, value in zip(commands, orjson.loads(answer), strict=True)
-    ]
+    """The result of each command in another process's answer; None where it has none or cannot be read."""
+    try:
+        return [
+            None if value is None or not isinstance(command, Execution | Outcome) else command.answer(value)
+            for command, value in zip(commands, orjson.loads(answer), strict=True)
+        ]
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return [None] * len(commands)
 
 
 def perhaps_run(commands: Sequence[Callable[[Batch], Any]], size: int) -> None:
@@ -139,3 +149,8 @@ def perhaps_run(commands: Sequence[Callable[[Batch], Any]], size: int) -> None:
     for command in commands:
         if isinstance(command, Execution | Outcome):
             command.perhaps_run(size)
+
+
+def recorded(command: Callable[[Batch], Any]) -> Callable[[Batch], Any] | None:
+    """A command that finds what another process has recorded for `command`, or None if there is nothing to find."""
+    return command.recorded if isinstance(command, Execution) else None

@@ -18,7 +18,15 @@ from agentlattice_core.errors import ForbiddenError, IllegalTransitionError, Not
 from agentlattice_core.principals import Operator
 from agentlattice_core.stores.base import Document
 
-__all__ = ["operator_identity", "register", "registered", "remove", "require_admin", "standing"]
+__all__ = [
+    "operator_identity",
+    "register",
+    "registered",
+    "remove",
+    "require_admin",
+    "require_publisher",
+    "standing",
+]
 
 
 class _State(Protocol):
@@ -50,6 +58,14 @@ def require_admin(state: _State, operator: Operator, what: str) -> Operator:
     if person.role != "admin":
         raise ForbiddenError(f"`{person.name}` is a {person.role}, and {what} takes an administrator")
     return person
+
+
+def require_publisher(person: Operator) -> None:
+    """Raise ForbiddenError for one who may not change policy. Where nobody is registered, a member's word is taken."""
+    if person.role == "viewer" or (person.established == "registered" and person.role != "admin"):
+        raise ForbiddenError(
+            f"`{person.name}` is a {person.role}, and changing policy takes an administrator"
+        )
 
 
 def registered(state: _State) -> list[Operator]:

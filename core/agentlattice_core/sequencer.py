@@ -13,7 +13,8 @@
 - A caller that is interrupted (Ctrl-C) while it leads finishes the batch first, because others wait for it.
 - No threads exist until they are needed, and none is carried across a fork.
 - If another process is about to write, it is offered the batch, and if it takes it, its answers are this batch's
-  (`stores.exchange`). In turn, whoever leads runs what other processes offered, and answers when that is durable.
+  (`stores.exchange`). What it did not answer is run here. In turn, whoever leads runs what other processes offered, and
+  answers when that is durable.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ import copy
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock, SystemClock
-from agentlattice_core.commands import Commands, answers, perhaps_run
+from agentlattice_core.commands import Commands, answers, perhaps_run, recorded
 from agentlattice_core.errors import AgentLatticeError, NotRecordedError, StoreError
-from agentlattice_core.stores.base import Round, Store, Transaction
+from agentlattice_core.stores.base import Offer, Round, Store, Transaction
 
 __all__ = ["Command", "Sequencer"]
 
@@ -64,13 +65,31 @@ class _Ticket(Generic[T]):
 class _Turn:
     """How far the serving of one batch has come, so that it can go on where an interrupt met it."""
 
-    __slots__ = ("attempted", "committed", "failure", "over", "riders", "round", "synced", "tickets")
+    __slots__ = (
+        "attempted",
+        "committed",
+        "failure",
+        "interrupt",
+        "offer",
+        "over",
+        "repeated",
+        "riders",
+        "round",
+        "served",
+        "synced",
+        "tickets",
+    )
 
     def __init__(self) -> None:
         self.tickets: list[_Ticket[Any]] | None = None
         self.riders: list[Command[Any]] = []
         self.round: Round | None = None
         self.attempted = False
+        self.offer: _Offer | None = None
+        self.served: frozenset[_Ticket[Any]] | None = None
+        """What another process answered for, once that is known."""
+        self.repeated = False
+        self.interrupt: BaseException | None = None
         self.committed = False
         self.synced = False
         self.failure: BaseException | None = None
@@ -235,18 +254,15 @@ class Sequencer:
         Others wait for the batch, so an interrupt (Ctrl-C) is kept until it is served and the lead is passed on.
         """
         turn = _Turn()
-        interrupt: BaseException | None = None
         while not turn.over:
             try:
                 self._serve(leader, turn)
             except Exception:
                 raise
             except BaseException as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
-        if turn.failure is not None and not isinstance(turn.failure, Exception):
-            raise turn.failure
+                turn.interrupt = error
+        if turn.interrupt is not None:
+            raise turn.interrupt
         if turn.committed:
             try:
                 self._after_batch()
@@ -272,9 +288,31 @@ class Sequencer:
                 while self._riders and len(turn.riders) < _MAX_BATCH:
                     turn.riders.append(self._riders.popleft())
                 if tickets or turn.riders:
-                    self._commit(tickets, turn)
+                    if self._commands is not None:
+                        turn.offer = _Offer(self._commands, turn, tickets)
+                    self._commit(tickets, turn, turn.offer)
             except BaseException as error:
                 turn.failure = error
+        offer = turn.offer
+        if offer is not None:
+            if offer.answer is not None and turn.served is None:
+                self._take_results(turn, offer, offer.answer)
+            interrupt = turn.failure if not isinstance(turn.failure, Exception) else None
+            turn.interrupt = turn.interrupt or offer.interrupt or interrupt
+            # Not after an error of the store: it would fail again.
+            if (
+                not turn.committed
+                and not turn.repeated
+                and offer.since is not None
+                and (turn.failure is None or interrupt is not None)
+            ):
+                turn.repeated = True
+                try:
+                    self._commit(tickets, turn)
+                except BaseException as error:
+                    turn.failure = error
+        if turn.failure is not None and not isinstance(turn.failure, Exception):
+            turn.interrupt = turn.failure
         if not turn.committed and turn.riders:
             riders, turn.riders = turn.riders, []
             self._riders.extendleft(reversed(riders))
@@ -288,21 +326,28 @@ class Sequencer:
                 turn.committed, turn.failure = False, error
         if turn.round is not None:
             turn.round.end(durable=turn.synced)
-        self._answer(tickets, None if turn.committed else turn.failure)
+        self._answer(tickets, None if turn.committed else turn.failure, turn.served or frozenset())
         turn.over = True
 
-    def _commit(self, tickets: list[_Ticket[Any]], turn: _Turn) -> None:
+    def _commit(self, tickets: list[_Ticket[Any]], turn: _Turn, offer: Offer | None = None) -> None:
         def work(transaction: Transaction) -> None:
             batch = Batch(transaction, self._store.log_id, self._clock.now())
+            if turn.offer is not None and turn.offer.since is not None:
+                perhaps_run(turn.offer.commands, turn.offer.since)
             for rider in turn.riders:
                 _, error = batch.attempt(rider)
                 if error is not None:
                     _log.warning("an outcome could not be recorded: %s", error)
             for ticket in tickets:
-                if not ticket.given_up:
-                    ticket.result, error = batch.attempt(ticket.command)
-                    if error is not None:
-                        ticket.error = error if isinstance(error, AgentLatticeError) else _refusal(error)
+                if turn.served is not None and ticket in turn.served:
+                    continue
+                # What nobody waits for is not run, but given back if another process has run it.
+                command = recorded(ticket.command) if ticket.given_up else ticket.command
+                if command is not None:
+                    ticket.result, error = batch.attempt(command)
+                    ticket.error = (
+                        error if error is None or isinstance(error, AgentLatticeError) else _refusal(error)
+                    )
             if self._commands is not None:
                 turn.round = transaction.collect()
                 if turn.round is not None:
@@ -313,31 +358,34 @@ class Sequencer:
         def on_commit() -> None:
             turn.committed = True
 
-        offer = _Offer(self, self._commands, turn, tickets) if self._commands is not None else None
         self._store.transact(work, on_commit, offer)
-        if offer is not None and offer.was_answered and not turn.committed:
-            self._store.transact(work, on_commit)  # what the other process could not run
 
-    def _take_results(self, turn: _Turn, offered: list[_Ticket[Any]], results: list[Any]) -> None:
-        """What another process made of the batch, which is durable. What has no result stays in the batch."""
-        of_riders, of_tickets = results[: len(turn.riders)], results[len(turn.riders) :]
-        left = [rider for rider, result in zip(turn.riders, of_riders, strict=True) if result is None]
+    def _take_results(self, turn: _Turn, offer: _Offer, answer: bytes) -> None:
+        """What another process made of the batch, which is durable. What has no result is left. Interrupted, it may be
+        called again.
+        """
+        results = answers(offer.commands, answer)
+        of_tickets = results[len(offer.riders) :]
+        left = [rider for rider, result in zip(offer.riders, results, strict=False) if result is None]
         served = []
-        for ticket, result in zip(offered, of_tickets, strict=True):
+        for ticket, result in zip(offer.tickets, of_tickets, strict=True):
             if result is not None:
                 ticket.result = result
                 served.append(ticket)
         turn.riders = left
-        if turn.tickets is not None:
-            turn.tickets[:] = [ticket for ticket in turn.tickets if ticket not in served]
-        if not turn.riders and len(served) == len(offered):
+        if not left and len(served) == len(offer.tickets):
             turn.committed = turn.synced = True
-        self._answer(served, None)
+        turn.served = frozenset(served)
 
-    def _answer(self, tickets: list[_Ticket[Any]], failure: BaseException | None) -> None:
+    def _answer(
+        self,
+        tickets: list[_Ticket[Any]],
+        failure: BaseException | None,
+        served: frozenset[_Ticket[Any]],
+    ) -> None:
         with self._mutex:
             for ticket in tickets:
-                if failure is not None:
+                if failure is not None and ticket not in served:
                     ticket.error = _refusal(failure)
                 ticket.done = True
         loops: dict[asyncio.AbstractEventLoop, list[_Ticket[Any]]] = {}
@@ -358,32 +406,24 @@ class Sequencer:
                     _abandon(ticket)
 
 
-class _Offer:
+class _Offer(Offer):
     """A batch that is offered to another process."""
 
-    __slots__ = ("_commands", "_known", "_sequencer", "_tickets", "_turn", "was_answered")
-
-    def __init__(
-        self, sequencer: Sequencer, known: Commands, turn: _Turn, tickets: list[_Ticket[Any]]
-    ) -> None:
-        self.was_answered = False
-        self._sequencer = sequencer
+    def __init__(self, known: Commands, turn: _Turn, tickets: Sequence[_Ticket[Any]]) -> None:
+        self.answer: bytes | None = None
+        self.since: int | None = None
+        self.interrupt: BaseException | None = None
+        self.riders: Sequence[Command[Any]] = ()
+        self.tickets = tickets
+        self.commands: Sequence[Command[Any]] = ()
         self._known = known
         self._turn = turn
-        self._tickets = tickets
-        self._commands: list[Command[Any]] = []
 
     def request(self) -> bytes | None:
-        self._tickets = [ticket for ticket in self._tickets if not ticket.given_up]
-        self._commands = [*self._turn.riders, *(ticket.command for ticket in self._tickets)]
-        return self._known.request(self._commands)
-
-    def answered(self, answer: bytes) -> None:
-        self.was_answered = True
-        self._sequencer._take_results(self._turn, self._tickets, answers(self._commands, answer))
-
-    def unanswered(self, size: int) -> None:
-        perhaps_run(self._commands, size)
+        self.riders = tuple(self._turn.riders)
+        self.tickets = [ticket for ticket in self.tickets if not ticket.given_up]
+        self.commands = (*self.riders, *(ticket.command for ticket in self.tickets))
+        return self._known.request(self.commands)
 
 
 def _nothing(batch: Batch) -> None:

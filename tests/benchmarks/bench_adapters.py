@@ -19,8 +19,8 @@ __all__ = ["measure"]
 
 _FRAMEWORKS = {
     # name: module, package, rounds when measured in full, bar in microseconds of our own time
-    "LangGraph": ("bench_langgraph", "langgraph", 400, 100),
-    "OpenAI Agents": ("bench_openai_agents", "agents", 100, 100),
+    "LangGraph": ("bench_langgraph", "langgraph", 1000, 100),
+    "OpenAI Agents": ("bench_openai_agents", "agents", 300, 100),
     "CrewAI": ("bench_crewai", "crewai", 60, 150),
 }
 

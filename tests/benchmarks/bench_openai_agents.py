@@ -4,6 +4,7 @@
 - `durable`: with a real client on a file, in elapsed time, the write to the disk included.
 - One run makes ten calls in one message, or in ten; each pair runs the same agent with and without governance,
   alternating; the median difference, divided by the calls, counts. `traced` has tracing on, exporting nothing.
+- `nothing`: two agents, neither governed, measured in the same way: how far the other figures may be off.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _runner(agent: Agent[Any], traced: bool, loop: asyncio.AbstractEventLoop) ->
     return lambda: loop.run_until_complete(Runner.run(agent, "go", max_turns=_CALLS + 2, run_config=config))
 
 
-def measure(directory: Path, *, rounds: int = 100) -> dict[str, Mapping[str, float]]:
+def measure(directory: Path, *, rounds: int = 300) -> dict[str, Mapping[str, float]]:
     """Microseconds that governance adds to one allowed call, of our own and with the durable write."""
     set_trace_processors([])
     directory.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,18 @@ def measure(directory: Path, *, rounds: int = 100) -> dict[str, Mapping[str, flo
             "own": (InstantClient(), time.process_time),
             "durable": (durable, time.perf_counter),
         }
+        for at_once in (False, True):
+            one, other = (Agent(name="bare", tools=[write], model=_Model(at_once)) for _ in range(2))
+            found[f"nothing, {'ten calls at once' if at_once else 'one call after the other'}"] = paired(
+                _runner(one, False, loop),
+                _runner(other, False, loop),
+                rounds,
+                time.process_time,
+                calls=_CALLS,
+                warmed=5,
+            )
         for kind, (client, clock) in clients.items():
+            pairs = rounds if kind == "own" else max(1, rounds // 4)
             for at_once, traced in itertools.product((False, True), repeat=2):
                 bare = Agent(name="bare", tools=[write], model=_Model(at_once))
                 governed = govern(Agent(name="governed", tools=[write], model=_Model(at_once)), client)
@@ -97,7 +109,7 @@ def measure(directory: Path, *, rounds: int = 100) -> dict[str, Mapping[str, flo
                 found[f"{name}{', traced' if traced else ''}, {kind}"] = paired(
                     _runner(bare, traced, loop),
                     _runner(governed, traced, loop),
-                    rounds,
+                    pairs,
                     clock,
                     calls=_CALLS,
                     warmed=5,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -16,18 +15,19 @@ POLICY = "version: 1\npolicies:\n  - {name: Tools, action: 'tool.*', effect: all
 
 
 class InstantClient:
-    """Allows everything at once and records nothing."""
+    """Allows everything at once and records nothing.
+
+    It gives one answer to all: to make an answer is the work of a client, and part of `durable`.
+    """
 
     mode = "enforce"
-
-    def __init__(self) -> None:
-        self._ids = itertools.count()
+    _answer = ActionResult("executed", "a1", claim="started")
 
     def execute_sync(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
-        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
+        return self._answer
 
     async def execute(self, action_type: str, options: ActionOptions | None = None, **_: Any) -> ActionResult:
-        return ActionResult("executed", f"a{next(self._ids)}", claim="started")
+        return self._answer
 
     def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
         """Nothing is recorded."""

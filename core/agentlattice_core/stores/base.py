@@ -101,16 +101,15 @@ class Reader(Protocol):
 class Offer(Protocol):
     """What one process would have another run."""
 
+    answer: bytes | None
+    """What the other answered. All of it is durable."""
+    since: int | None
+    """If the other may have run it: how many entries the log had at least, before whatever it recorded."""
+    interrupt: BaseException | None
+    """An interrupt (Ctrl-C) that came while this process waited, to be raised once everybody is served."""
+
     def request(self) -> bytes | None:
-        """What to run; None if that can only be run here."""
-        ...
-
-    def answered(self, answer: bytes) -> None:
-        """It was run, and this is durable."""
-        ...
-
-    def unanswered(self, size: int) -> None:
-        """Somebody may have run it, and if so recorded it after the first `size` entries; or nobody did."""
+        """It as data; None if it can only run here."""
         ...
 
 

@@ -10,21 +10,23 @@ Waking a process and filling its caches costs more than an action. So of all who
   None, and whoever offered looks in the log before it writes by itself.
 - Every word of the file has one writer, and each message carries a number and a checksum, so that what a dead process
   left, or one that was stopped for a while writes late, is never taken for something else.
-- What was read is wiped, because actions hold what may have to be erased.
+- What was read is wiped, because actions hold what may have to be erased. What a dead process left is wiped by whoever
+  gets its slot, and by whoever erases anything.
 - Waiting is a lock on a byte of the file that the writer of the round holds: when the round ends, or its process dies,
   everybody who waits wakes at once. These are locks of an open file and not of a process, which only Linux has in this
   form; elsewhere every process writes for itself.
-- The file is worth nothing once nobody has it open; whoever opens it alone starts it afresh.
+- The file is worth nothing once nobody has it open; whoever opens it alone starts it afresh. One that is laid out
+  otherwise is left to those who have it open.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import mmap
 import os
 import struct
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,22 +37,24 @@ from agentlattice_core.stores.gate import ProcessGate
 __all__ = ["Exchange"]
 
 _SLOTS = 64
-_ROUNDS = 8
+_ROUNDS = 1024
 _MESSAGE = 32_768 - 32
 """The most bytes of one request or answer."""
 
 # The file: one page of words, then for each slot a request and an answer, each three words and the message.
 _FORMAT, _ROUND, _USED = range(3)
-_OFFERED, _TAKEN, _IN_ROUND = (64 * n for n in range(1, 4))  # one word for each slot
+_OFFERED, _TAKEN, _IN_ROUND, _DATABASE = (64 * n for n in range(1, 5))  # one word for each slot
 _PAGE = 4096
 _AREA = 32_768
 _BYTES = _PAGE + _SLOTS * 2 * _AREA
-_VERSION = 0x414C_5851_0001
+_VERSION = (
+    0x414C_5851_0001  # another one whenever this layout, what `commands` sends or how is decided changes
+)
 _HEAD = struct.Struct("=QII")  # number, length, checksum
 
 # Bytes of the file that are locked: one for each slot and one for each round in progress, and one for who is there.
-_ROUND_BYTES = 1000
-_PRESENCE = 2000
+_PRESENCE = 512
+_ROUND_BYTES = 1024
 _FLOCK = struct.Struct("@hhqqi4x")
 
 
@@ -73,23 +77,29 @@ class _Guest(Guest):
 class _Round(Round):
     """The guests of one transaction, who wait until it is durable."""
 
-    def __init__(self, exchange: Exchange, number: int, guests: Sequence[_Guest]) -> None:
+    def __init__(self, exchange: Exchange, guests: Sequence[_Guest]) -> None:
         self._exchange = exchange
-        self._number = number
-        self._ended = False
         self.guests = guests
+        self.wake: Callable[[], object] | None = None
+        """Wake the guests; None as long as the transaction itself does so, and once they are awake."""
 
     def end(self, *, durable: bool) -> None:
         """Answer, if the transaction is durable, and wake everybody who waits. Interrupted, it may be called again."""
-        if not self._ended:
-            self._exchange._end(self._number, self.guests if durable else ())
-            self._ended = True
+        with self._exchange.closing:
+            wake = self.wake
+            if wake is None or self._exchange.closed:
+                return  # nobody waits for it any more
+            if durable:
+                self._exchange.answer(self.guests)
+            # Nothing is called between these two: who was woken without being answered is answered no more.
+            self.wake = None
+            wake()
 
 
 class Exchange:
     """The exchange beside the file at `path`. Its owner holds a lock between threads around everything but `Round.end`.
 
-    Open it while holding the gate.
+    Open it with `beside`, while holding the gate.
     """
 
     @staticmethod
@@ -97,40 +107,67 @@ class Exchange:
         """Whether this system has the locks it takes."""
         return sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLKW") and struct.calcsize("P") == 8
 
+    @classmethod
+    def beside(cls, path: str, gate: ProcessGate) -> Exchange | None:
+        """The exchange of the file at `path`, or None where there can be none: not on this system, in this file
+        system or on a full disk, or another release has it open.
+        """
+        if not cls.is_possible():
+            return None
+        try:
+            exchange = cls(path, gate)
+        except OSError:
+            return None
+        if exchange._words[_FORMAT] == _VERSION:
+            return exchange
+        exchange.close()
+        return None
+
     def __init__(self, path: str, gate: ProcessGate) -> None:
         self._gate = gate
         self._slot: int | None = None
         self._number = 0
         self._round = 0
+        # Actions are not handed over between processes of which one has a file open that was replaced since.
+        self._database = os.stat(path).st_ino
+        self.closing = threading.Lock()
+        self.closed = False
         self.leave: Callable[[], object] = _nothing
         """End the round that was begun. Not a method, at whose start an interrupt could keep it open."""
         self._file = os.open(f"{path}-exchange", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            alone = self._try_lock(_PRESENCE, fcntl.F_WRLCK)
+            if alone:
+                os.ftruncate(self._file, 0)
             if os.fstat(self._file).st_size < _BYTES:
                 os.ftruncate(self._file, _BYTES)
+            # On a full disk, writing to mapped memory that has no place on the disk would end the process.
+            os.posix_fallocate(self._file, 0, _PAGE)
             self._map = mmap.mmap(self._file, _BYTES)
+            self._words = memoryview(self._map)[:_PAGE].cast("Q")
+            if alone:
+                self._words[_FORMAT] = _VERSION
+            self._lock(_PRESENCE, fcntl.F_RDLCK)
+            if self._words[_FORMAT] == _VERSION:
+                self._take_slot()
         except BaseException:
             os.close(self._file)
             raise
-        self._words = memoryview(self._map)[:_PAGE].cast("Q")
-        if self._try_lock(_PRESENCE, fcntl.F_WRLCK):
-            for word in range(_PAGE // 8):
-                self._words[word] = 0
-            self._words[_FORMAT] = _VERSION
-        self._lock(_PRESENCE, fcntl.F_RDLCK)
-        if self._words[_FORMAT] == _VERSION:
-            self._take_slot()
 
     def _take_slot(self) -> None:
         for slot in range(_SLOTS):
             if self._try_lock(slot, fcntl.F_WRLCK):
-                self._slot = slot
+                try:
+                    os.posix_fallocate(self._file, self._request_at(slot), 2 * _AREA)
+                except OSError:
+                    return  # the disk is full, so this process writes for itself
+                self._forget(slot)
                 # Whatever is still written for an owner before this one carries another number.
                 self._number = int.from_bytes(os.urandom(6), "big")
                 self._words[_OFFERED + slot] = self._words[_TAKEN + slot] = self._number
-                self._wipe(self._request_at(slot))
-                self._wipe(self._answer_at(slot))
+                self._words[_DATABASE + slot] = self._database
                 self._words[_USED] = max(self._words[_USED], slot + 1)
+                self._slot = slot
                 return
 
     @property
@@ -144,54 +181,50 @@ class Exchange:
         """Have whoever writes next run what is offered, and give the answer once that is durable; whether there is one.
 
         If not, the caller writes by itself, and has the turnstile and a round begun. `size` is how many entries the log
-        has at least. An interrupt (Ctrl-C) is raised once the answer has been given.
+        has at least. The first interrupt (Ctrl-C) is kept in the offer.
         """
-        slot = self._slot
-        if (
-            slot is None
-            or self._gate.is_next()
-            or (request := offer.request()) is None
-            or len(request) > _MESSAGE
-        ):
+        slot, request = self._slot, None
+        if slot is not None and not self._gate.is_next():
+            request = offer.request()
+        if slot is None or request is None or len(request) > _MESSAGE:
             self._gate.queue()
             self.begin()
             return False
-        self._number += 1
-        number = self._number
-        self._write(self._request_at(slot), number, request)
-        self._words[_OFFERED + slot] = number
-        interrupt: BaseException | None = None
-        answer: bytes | None = None
+        number = self._number = self._number + 1
+        words, start = self._words, self._request_at(slot)
+        nothing = bytes(_HEAD.size + len(request))
+        end = start + len(nothing)
         try:
+            self._write(start, number, request)
+            offer.since = size
+            words[_OFFERED + slot] = number
             while True:
                 try:
-                    answer = self._wait(slot, number)
+                    offer.answer = self._wait(slot, number)
                     break
                 except BaseException as error:
                     # Somebody may run it right now, so wait for the answer; but not against somebody who insists.
-                    if interrupt is not None or isinstance(error, Exception):
+                    if offer.interrupt is not None or isinstance(error, Exception):
                         raise
-                    interrupt = error
+                    offer.interrupt = error
         finally:
-            self._wipe(self._request_at(slot))
+            # Nothing is called before this is done: no interrupt leaves a request behind that nobody waits for.
+            self._map[start:end] = nothing
             self._wipe(self._answer_at(slot))
-            if answer is not None:
-                offer.answered(answer)
-            elif self._words[_TAKEN + slot] == number:
-                offer.unanswered(size)
-        if interrupt is not None:
-            raise interrupt
-        if answer is not None:
+        if offer.answer is not None:
             return True
-        if self._words[_TAKEN + slot] == number:
+        if words[_TAKEN + slot] == number:
             self._gate.queue()
             self.begin()
+        else:
+            offer.since = None  # nor will it be taken any more, since this process is in the gate
         return False
 
     def _wait(self, slot: int, number: int) -> bytes | None:
         words = self._words
         if words[_TAKEN + slot] != number and not self._gate.is_next():
-            self._await_round(words[_ROUND])
+            if words[_ROUND] != self._round:  # this process's own round is not whose end to wait for
+                self._await_round(words[_ROUND])
             if words[_TAKEN + slot] != number:
                 # Too late for that round, or the next writer had not opened its own yet: be next.
                 self._gate.queue()
@@ -236,35 +269,44 @@ class Exchange:
         """Take into the round what was offered, and let go of the turnstile. The caller holds both locks."""
         # Whoever found the turnstile taken had offered before this.
         self._gate.admit()
-        number = self._round
         words, used = self._words, self._words[_USED]
         if used == 1 or words[_OFFERED : _OFFERED + used] == words[_TAKEN : _TAKEN + used]:
             return None
         guests = []
         for slot in range(used):
             offered = words[_OFFERED + slot]
-            if offered != words[_TAKEN + slot] and slot != self._slot and self._is_there(slot):
+            if (
+                offered != words[_TAKEN + slot]
+                and slot != self._slot
+                and words[_DATABASE + slot] == self._database
+                and self._is_there(slot)
+            ):
                 request = self._read(self._request_at(slot), offered)
                 if request is not None:
-                    words[_IN_ROUND + slot] = number
+                    words[_IN_ROUND + slot] = self._round
                     words[_TAKEN + slot] = offered
                     guests.append(_Guest(slot, offered, request))
-        return _Round(self, number, guests) if guests else None
+        return _Round(self, guests) if guests else None
 
-    def keep(self) -> None:
+    def keep(self, collected: Round) -> None:
         """Have the round go on until its own `end`, because it has guests."""
-        self.leave = _nothing
+        if isinstance(collected, _Round):
+            # Nothing is called between these two: one of both ends the round, and only one.
+            collected.wake = self.leave
+            self.leave = _nothing
 
-    def _end(self, number: int, guests: Sequence[_Guest]) -> None:
-        if self._file < 0:
-            return  # closed for a fork, which woke everybody
-        unlock = self._unlocking(_ROUND_BYTES + number % _ROUNDS)
-        try:
-            for guest in guests:
-                if guest.answer is not None and len(guest.answer) <= _MESSAGE:
-                    self._write(self._answer_at(guest.slot), guest.number, guest.answer)
-        finally:
-            unlock()
+    def answer(self, guests: Sequence[_Guest]) -> None:
+        """Leave each guest its answer. Whoever calls this keeps the exchange from being closed, by `closing`."""
+        for guest in guests:
+            if guest.answer is not None and len(guest.answer) <= _MESSAGE:
+                self._write(self._answer_at(guest.slot), guest.number, guest.answer)
+
+    def forget(self) -> None:
+        """Wipe every slot, because something was erased. The caller holds the gate. Whoever loses an answer by it looks
+        in the log, and whoever loses a request writes by itself.
+        """
+        for slot in range(self._words[_USED]):
+            self._forget(slot)
 
     # The file
 
@@ -275,9 +317,11 @@ class Exchange:
         return _PAGE + (2 * slot + 1) * _AREA
 
     def _write(self, place: int, number: int, message: bytes) -> None:
+        self._wipe(place)  # an answer that came too late
+        # First how long it is, so that all of it is wiped even if this process dies in between.
+        _HEAD.pack_into(self._map, place, number, len(message), zlib.crc32(message))
         start = place + _HEAD.size
         self._map[start : start + len(message)] = message
-        _HEAD.pack_into(self._map, place, number, len(message), zlib.crc32(message))
 
     def _read(self, place: int, number: int) -> bytes | None:
         """The message with that number, or None."""
@@ -290,9 +334,13 @@ class Exchange:
 
     def _wipe(self, place: int) -> None:
         _, length, _ = _HEAD.unpack_from(self._map, place)
-        self._map[place : place + _HEAD.size + min(length, _MESSAGE)] = bytes(
-            _HEAD.size + min(length, _MESSAGE)
-        )
+        end = place + _HEAD.size + min(length, _MESSAGE)
+        self._map[place:end] = bytes(end - place)
+
+    def _forget(self, slot: int) -> None:
+        """Wipe all of a slot, whatever it says it holds."""
+        start = self._request_at(slot)
+        self._map[start : start + 2 * _AREA] = bytes(2 * _AREA)
 
     # Locks
 
@@ -317,12 +365,13 @@ class Exchange:
         return partial(fcntl.fcntl, self._file, fcntl.F_OFD_SETLK, unlocked)
 
     def close(self) -> None:
-        """Give everything back."""
-        if self._slot is not None:
-            with contextlib.suppress(ValueError):
-                self._wipe(self._request_at(self._slot))
-                self._wipe(self._answer_at(self._slot))
-        file, self._file = self._file, -1
-        self._words.release()
-        self._map.close()
-        os.close(file)
+        """Give everything back. Whoever waits for this process wakes."""
+        with self.closing:
+            if self.closed:
+                return
+            if self._slot is not None:
+                self._forget(self._slot)
+            self.closed = True
+            self._words.release()
+            self._map.close()
+            os.close(self._file)

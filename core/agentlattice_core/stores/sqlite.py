@@ -30,6 +30,7 @@ from typing import TypeVar
 import apsw
 
 from agentlattice_core.errors import NotRecordedError, StoreError
+from agentlattice_core.stores.backlog import Backlog
 from agentlattice_core.stores.base import Offer, Store, Transaction
 from agentlattice_core.stores.board import Board
 from agentlattice_core.stores.exchange import Exchange
@@ -42,8 +43,6 @@ __all__ = ["SQLiteStore"]
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_MS = 10_000  # only a foreign tool that ignores the gate can make a writer wait
-_CHECKPOINT_PAGES = 1000
-_UNTIDY = 4  # times as many may be there before a writer moves them because nobody else did
 _IDLE_READERS = 4
 _FORK_PATIENCE = 10.0  # seconds a fork waits for reads in progress
 
@@ -86,9 +85,7 @@ class SQLiteStore(Store):
         self._gate: ProcessGate | None = None
         self._exchange: Exchange | None = None
         self._wal: int | None = None
-        self._wal_pages = 0
-        self._postponed = 0  # pages that were there when a reader kept the log from being moved whole
-        self._moved = False  # whether the bulk of them is in the database
+        self._backlog = Backlog()
         self._pid = os.getpid()
         self._closed = False
         self._broken: str | None = None
@@ -118,11 +115,10 @@ class SQLiteStore(Store):
                 self._gate.queue()
                 self._gate.enter()
                 self._board = Board(self.path)
-                if Exchange.is_possible():
-                    self._exchange = Exchange(self.path, self._gate)
+                self._exchange = Exchange.beside(self.path, self._gate)
                 self._writer = self._connect()
                 self.log_id = create_or_migrate(self._writer, self.path, self._new_log_id)
-                self._writer.set_wal_hook(self._committed_pages)
+                self._writer.set_wal_hook(self._backlog.committed)
                 self._wal = os.open(self._wal_path, os.O_RDWR | os.O_CLOEXEC)
                 self._files = _identity(self.path), _identity(self._wal_path)
                 # What a process that is gone had committed was perhaps never synced.
@@ -182,12 +178,6 @@ class SQLiteStore(Store):
             connection.close()
             raise
         return connection
-
-    def _committed_pages(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        if pages < self._wal_pages:
-            self._postponed, self._moved = 0, False
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
 
     def _release(self) -> None:
         """Close everything that is open. The caller holds the write lock."""
@@ -275,7 +265,7 @@ class SQLiteStore(Store):
                     elif offer is None:
                         gate.queue()
                         exchange.begin()
-                    elif exchange.offer(offer, board.written[1]):
+                    elif exchange.offer(offer, max(board.written[1], board.durable_size)):
                         return None
                     gate.enter()
                     self._check_files()
@@ -302,8 +292,8 @@ class SQLiteStore(Store):
     ) -> T:
         board = self._board
         assert board is not None
-        if self._moved or self._wal_pages >= _UNTIDY * _CHECKPOINT_PAGES + self._postponed:
-            self._start_afresh(connection)
+        if self._backlog.can_start_afresh:
+            self._backlog.start_afresh(connection)
         committing = False
         transaction: SQLiteTransaction | None = None
         try:
@@ -316,7 +306,7 @@ class SQLiteStore(Store):
             connection.execute("COMMIT")
             self._remember(board, number, transaction, on_commit)
             if transaction.round is not None and self._exchange is not None:
-                self._exchange.keep()
+                self._exchange.keep(transaction.round)
             return result
         except BaseException as error:
             if transaction is not None:
@@ -337,45 +327,29 @@ class SQLiteStore(Store):
         on_commit: Callable[[], None] | None,
     ) -> None:
         if transaction.erased:
-            self._wal_pages, self._postponed = (
-                _CHECKPOINT_PAGES,
-                0,
-            )  # it holds what was erased: start it afresh soon
+            self._backlog.hurry()
+            if self._exchange is not None:
+                self._exchange.forget()
         self._written = number
         board.done(number, transaction.head.size)
         self.cache.commit(number, transaction.head, transaction.writes)
         if on_commit is not None:
             on_commit()
 
-    # Moving the write-ahead log into the database
-
     @property
     def is_untidy(self) -> bool:
-        return not self._moved and self._wal_pages >= _CHECKPOINT_PAGES + self._postponed
+        return self._backlog.is_due
 
     def tidy(self) -> None:
         connection = self._borrow()
         try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self._moved = True
-        except apsw.BusyError:
-            pass  # another process is at it
+            self._backlog.move_bulk(connection)
         except apsw.Error as error:
             if getattr(error, "extendedresult", None) in _FAILED_SYNCS:
                 self._poison(error)
             raise NotRecordedError(f"`{self.path}` could not be written: {_reason(error)}") from error
         finally:
             self._give_back(connection)
-
-    def _start_afresh(self, connection: apsw.Connection) -> None:
-        """Move the rest inside the gate, so that the next writer starts the log from its beginning."""
-        self._moved = False
-        try:
-            pages, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.BusyError:
-            pages, moved = self._wal_pages, 0
-        if moved < pages:
-            self._postponed = self._wal_pages  # a reader holds an old part of it; again when it has grown
 
     # Syncing
 

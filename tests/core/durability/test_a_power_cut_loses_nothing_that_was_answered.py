@@ -16,7 +16,7 @@ from power import Disk, Mark
 from agentlattice_core import AgentLattice
 from agentlattice_core.clock import SystemClock
 from agentlattice_core.engine import Engine
-from agentlattice_core.stores import sqlite
+from agentlattice_core.stores import backlog
 from agentlattice_core.stores.sqlite import SQLiteStore
 
 POLICIES = """
@@ -137,7 +137,7 @@ def cuts(tmp_path: Path, disk: Disk, count: int, seed: int) -> int:
 
 @pytest.fixture(autouse=True)
 def _frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_CHECKPOINT_PAGES", 40)
+    monkeypatch.setattr(backlog, "_DUE_PAGES", 40)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from neighbours import Neighbour, prepare
 
 from agentlattice_core import AgentLattice
 from agentlattice_core.testing import ManualClock
@@ -94,3 +95,33 @@ def operator(al: AgentLattice) -> Iterator[AgentLattice]:
     client = al.for_operator("k.chen@acme.com")
     yield client
     client.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A log that neighbours may open."""
+    return prepare(tmp_path)
+
+
+@pytest.fixture
+def join(path: Path) -> Iterator[Callable[..., Neighbour]]:
+    """Opens neighbours on one log; closes them all."""
+    opened_ones: list[Neighbour] = []
+
+    def open_one(agent: str = "guest", clock: Any = None) -> Neighbour:
+        opened_ones.append(Neighbour(path, agent, clock))
+        return opened_ones[-1]
+
+    yield open_one
+    for one in opened_ones:
+        one.close()
+
+
+@pytest.fixture
+def host(join: Callable[..., Neighbour]) -> Neighbour:
+    return join("host")
+
+
+@pytest.fixture
+def guest(join: Callable[..., Neighbour]) -> Neighbour:
+    return join()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import dis
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
+from interrupter import Interrupter
 
 from agentlattice_core import AgentLattice, NotRecordedError, StoreError
 from agentlattice_core.batch import Batch
@@ -20,7 +19,6 @@ from agentlattice_core.sequencer import Sequencer, _Ticket
 from agentlattice_core.stores.sqlite import SQLiteStore
 
 PATIENCE = 20  # seconds until something that must happen counts as forgotten
-LIBRARY = ("sequencer.py", "batch.py", "sqlite.py", "gate.py", "board.py")
 
 
 @pytest.fixture
@@ -40,45 +38,6 @@ def sequencer(store: SQLiteStore) -> Iterator[Sequencer]:
 def note(batch: Batch) -> int:
     """A command: records something and says where."""
     return batch.record("log", {"system": "test"}, {"event": "began"}).i
-
-
-class Interrupter:
-    """Raises KeyboardInterrupt at the n-th point where the interpreter would notice Ctrl-C inside the library.
-
-    CPython looks for signals after a call of a C function, at the start of a Python function and where a loop jumps
-    back, and nowhere else.
-    """
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-        self.struck = False
-        self._previous: dict[FrameType, str] = {}
-
-    def __enter__(self) -> Interrupter:
-        sys.settrace(self._trace)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def _trace(self, frame: FrameType, event: str, _argument: Any) -> Callable[..., Any] | None:
-        if event == "call" and frame.f_back is not None:
-            self._previous[frame.f_back] = "a call of a Python function"
-        if not frame.f_code.co_filename.endswith(LIBRARY):
-            return None
-        frame.f_trace_lines, frame.f_trace_opcodes = False, True
-        if event == "opcode":
-            before = self._previous.get(frame, "RESUME")
-            code = frame.f_code.co_code
-            self._previous[frame] = dis.opname[code[frame.f_lasti]]
-            if before.startswith(("CALL", "JUMP_BACKWARD", "RESUME")) and not self.struck:
-                self.left -= 1
-                if self.left < 0:
-                    self.struck = True
-                    raise KeyboardInterrupt
-        elif event == "return":
-            self._previous.pop(frame, None)
-        return self._trace
 
 
 def test_an_interrupt_at_any_point_forgets_nobody(store: SQLiteStore, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 from datetime import date
 from decimal import Decimal
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -270,3 +271,56 @@ def test_hidden_secrets_still_count_for_the_digest() -> None:
     one, other = (canonical_arguments({"password": secret}, Model) for secret in ("one", "other"))
     assert one.decided == other.decided == {"password": "**********"}
     assert one.digest != other.digest
+
+
+_SHORT_VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["\0", "\ud800", 2**53, -(2**53), 2**53 - 1, 1e16, math.nan, math.inf, -0.0, "x" * 1025]
+    )
+)
+_SHORT_OBJECTS = st.dictionaries(
+    st.text(max_size=3), _SHORT_VALUES | st.lists(_SHORT_VALUES, max_size=2), max_size=4
+)
+
+
+def _outcome(raw: Any, schema: Any = None) -> tuple[str, Any]:
+    """What the arguments are read as; for what is refused, that it was."""
+    try:
+        read = canonical_arguments(raw, schema)
+    except InvalidRequestError:
+        return "refused", None
+    return read.digest, (repr(sorted(read.given.items())), read.encoded, read.ignored)
+
+
+class _Closed(BaseModel):
+    a: int | str | float | None = None
+
+
+@given(_SHORT_OBJECTS, st.sampled_from([None, _Closed]))
+def test_what_is_short_and_plain_is_read_as_anything_else_is(members: dict[str, Any], schema: Any) -> None:
+    """The quick way for short plain objects gives and refuses what the thorough way does."""
+    assert _outcome(members, schema) == _outcome(MappingProxyType(members), schema)
+
+
+_STRUCTURE = [*list('{}[]:," '), '"a"', '"b"', '"a":', '"b": ', '{"a": 1', ', "a": ', '"\\u0061":', '"é"']
+_NUMBERS = ["1", "-0", "1.5", "0.1", "1e400", "NaN", "9007199254740993", "1" * 30, "0.1000000000000000055"]
+_TOKENS = st.sampled_from([*_STRUCTURE, *_NUMBERS, "null", "true"])
+
+
+@given(
+    st.lists(_TOKENS, max_size=8).map("".join)
+    | st.lists(st.tuples(st.sampled_from(['"a"', '"b"', '"c"']), _TOKENS), max_size=3).map(
+        lambda pairs: "{" + ", ".join(f"{name}: {value}" for name, value in pairs) + "}"
+    )
+)
+@example('{"a": 1, "a": 1}')
+@example('{"a": "x", "b": {"a": 1}}')
+@example('{"a": [], "a": "1"}')
+def test_a_short_text_is_read_as_a_long_one_is(text: str) -> None:
+    """The quick way for short texts misses no name that stands twice, no number that is not exact, nothing nested."""
+    assert _outcome(text) == _outcome(text + " " * 5000)

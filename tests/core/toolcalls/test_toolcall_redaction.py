@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.arguments import plain_json
-from agentlattice_core.toolcalls.redaction import MARKER, Redactor, redact_text
+from agentlattice_core.toolcalls.redaction import _CARD_SHAPE, _SHAPES, MARKER, Redactor, redact_text
 
 _SECRETS = {
     "aws": "AKIAIOSFODNN7EXAMPLE",
@@ -90,6 +90,27 @@ def test_the_quick_look_suspects_every_secret(name: str, around: str) -> None:
     text = _SECRETS[name] if name in _SECRETS else _IN_CONTEXT[name][0]
     plain, encoded = plain_json({"note": around.format(text)}, "value")
     assert MARKER in Redactor().redact_canonical(plain, encoded)["note"]
+
+
+_SHAPED = st.one_of(
+    [st.from_regex(shape.replace(r"\z", r"\Z"), fullmatch=True) for shape in _SHAPES]
+    + [st.from_regex(_CARD_SHAPE, fullmatch=True)]
+)
+
+
+@given(_SHAPED, st.text(max_size=5), st.text(max_size=5), st.sampled_from(["", "x" * 1100]))
+def test_the_quick_look_suspects_whatever_has_the_shape_of_a_secret(
+    secret: str, before: str, after: str, filling: str
+) -> None:
+    """For any text that any shape matches, short or long, the quick look takes out what the thorough one does."""
+    try:
+        plain, encoded = plain_json({"note": before + secret + after, "filling": filling}, "value")
+        named, name_encoded = plain_json({before + secret + after: filling}, "value")
+    except InvalidRequestError:
+        return
+    redactor = Redactor()
+    assert redactor.redact_canonical(plain, encoded) == redactor.redact(plain)
+    assert redactor.redact_canonical(named, name_encoded) == redactor.redact(named)
 
 
 @given(_JSON)

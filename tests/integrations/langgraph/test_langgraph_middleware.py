@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable
@@ -12,12 +13,19 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool, tool
+from langgraph.prebuilt import ToolNode
 from langgraph_scripted import ScriptedModel, asking, call, run, tool_graph, tool_messages
 
 from agentlattice_core import AgentLattice
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.results import AuditEvent
-from agentlattice_integrations.langgraph import GovernanceMiddleware, govern, govern_tool, governed_tool_node
+from agentlattice_integrations.langgraph import (
+    GovernanceMiddleware,
+    govern,
+    govern_tool,
+    governed_tool_node,
+    tool_call_wrappers,
+)
 
 Recorded = Callable[[], list[AuditEvent]]
 
@@ -282,6 +290,32 @@ def test_a_tool_that_short_circuits_is_recorded_by_what_came_back(
     assert sorted(message.status for message in tool_messages(state)) == ["error", "success"]
     assert ran == []
     assert sorted(event.claim or "" for event in recorded()) == ["", "succeeded"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_wrapper_that_looks_like_the_tool_node_changes_nothing_unseen(
+    al: AgentLattice, recorded: Recorded, ran: list[Any], write: BaseTool, how: str
+) -> None:
+    """Arguments changed after the decision are decided on again, whatever the one who changes them pretends to be."""
+    wrap, awrap = tool_call_wrappers(al)
+
+    def edited(request: Any) -> Any:
+        return request.override(tool_call={**request.tool_call, "args": {"size": 90}})
+
+    def between(request: Any, execute: Any) -> Any:
+        return wrap(request, functools.wraps(execute)(lambda final: execute(edited(final))))
+
+    async def abetween(request: Any, execute: Any) -> Any:
+        async def change(final: Any) -> Any:
+            return await execute(edited(final))
+
+        return await awrap(request, functools.wraps(execute)(change))
+
+    node = ToolNode([write], wrap_tool_call=between, awrap_tool_call=abetween)
+    (message,) = tool_messages(run(tool_graph(ScriptedModel(asking(call("write", size=1))), node), how))
+    assert message.status == "error"
+    assert ran == []
+    assert sorted(event.status for event in recorded()) == ["denied", "executed"]
 
 
 def test_pausing_is_refused_in_words(al: AgentLattice) -> None:
