@@ -10,12 +10,14 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, Self, TypeVar
 
 from crewai import Crew, Flow
 
+from agentlattice_core import Delegate
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.call import OnApproval
 from agentlattice_core.toolcalls.coverage import Coverage, CoverageStatus
@@ -47,7 +49,7 @@ _T = TypeVar("_T")
 
 def govern(
     target: _T,
-    al: GovernanceClient,
+    al: GovernanceClient | Delegate,
     *,
     report: Callable[[Coverage], object] | None = None,
     actions: ActionsLike = None,
@@ -63,8 +65,10 @@ def govern(
     """Govern `target` in place and give it back.
 
     `target` is a tool, a list of tools, an `Agent`, a `LiteAgent`, a `Task`, a `Crew`, an instance of a `@CrewBase`
-    class, or a `Flow`. `al` is the client whose agent acts. `report` is called with the coverage report (`report=print`
-    prints it), to which tools that appear later are added. The other settings are those of `Settings`: `actions` maps
+    class, or a `Flow`. `al` is the client whose agent acts, or a delegation
+    (`al.delegate(...)`): the child begins now, and ends with `target`, or, where a run was named, with its time.
+    `report` is called with the coverage report (`report=print` prints it), to which tools that appear later are added.
+    The other settings are those of `Settings`: `actions` maps
     tools one does not own, `on_approval` is `pause` (pause the flow that the call is made in; where there is none that
     can pause, wait), `wait` (block until a person has decided, at most `approval_timeout` seconds) or `defer` (tell the
     model that the call is pending), `task_action` makes the start of each task an action of that type, `run` names the
@@ -75,7 +79,7 @@ def govern(
     unless `hosted_tools="allow"`.
     """
     governor = Governor(
-        al,
+        al.__enter__() if isinstance(al, Delegate) else al,
         Settings(
             actions=actions,
             redact=tuple(redact),
@@ -88,6 +92,8 @@ def govern(
             operator=operator,
         ),
     )
+    if isinstance(al, Delegate) and al.run is None:
+        weakref.finalize(governor, al.end_later)  # the child of a run stays, so that the run finds it again
     _govern(target, governor, report)
     return target
 

@@ -120,6 +120,29 @@ def test_a_delegates_call_pauses_the_flow_and_the_delegate_starts_again(
     assert [event.claim for event in recorded(f"tool.{DELEGATE}")] == ["unknown", "succeeded"]
 
 
+def test_a_child_goes_on_after_a_pause_as_the_same_child(
+    flows: Governed, traces: Traces, recorded: Recorded
+) -> None:
+    """A pause suspends a delegated identity: the approval that was given to it is its own when the flow goes on."""
+
+    class Delegated(Flow[Any]):
+        @start()
+        def begin(self) -> str:
+            agent = agent_with(ScriptedModel([[DEPLOY]]), [traces.deploy()])
+            child = flows.al.delegate(
+                "deployer", capabilities=["tool.deploy"], ttl=600, run=str(self.state["id"])
+            )
+            return str(crew_of(govern(agent, child)).kickoff().raw)
+
+    paused = flows.run(Delegated)
+    assert isinstance(paused, HumanFeedbackPending)
+    assert flows.approve() == 1
+    assert flows.go_on(Delegated, paused) == "done"
+    assert traces.ran == [("deploy", "1")]
+    (delegation,) = flows.al.delegations_sync().delegations
+    assert delegation.name == "deployer"
+
+
 def test_a_tool_that_the_flow_calls_by_itself_pauses_it_at_the_call(flows: Governed, traces: Traces) -> None:
     """What comes after the call in the method has not happened."""
     deploy = traces.deploy()
