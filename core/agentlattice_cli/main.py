@@ -16,8 +16,11 @@ from agentlattice_cli import (
     approval_commands,
     audit_commands,
     custody_commands,
+    delegation_commands,
     policy_commands,
+    registry_commands,
 )
+from agentlattice_cli.posture_commands import posture
 from agentlattice_cli.program import Program
 from agentlattice_cli.project_commands import config, init
 
@@ -38,9 +41,12 @@ app.command("execute")(action_commands.execute)
 app.command("gate")(action_commands.gate)
 app.command("report")(action_commands.report)
 app.add_typer(approval_commands.app, name="approvals")
+app.add_typer(delegation_commands.app, name="delegations")
 app.add_typer(policy_commands.app, name="policy")
+app.add_typer(registry_commands.app, name="registry")
 custody_commands.extend(audit_commands.app)
 app.add_typer(audit_commands.app, name="audit")
+app.command("posture")(posture)
 app.command("config")(config)
 
 

@@ -38,7 +38,9 @@ def lint(
     db: Annotated[
         str | None,
         typer.Option(
-            "--db", metavar="FILE", help="Also check that agents and tags are known in this database."
+            "--db",
+            metavar="FILE",
+            help="Also check that agents, tags and registries are known in this database.",
         ),
     ] = None,
     json: options.Json = False,
@@ -58,7 +60,8 @@ def lint(
         problems = [{**asdict(one), "severity": "error", "code": "invalid"} for one in error.problems]
         out.document({"valid": False, "findings": problems})
         raise typer.Exit(1) from None
-    findings = findings_of(document, agents=_known_agents(db) if db is not None else None)
+    agents, registries = _known_there(db) if db is not None else (None, ())
+    findings = findings_of(document, agents=agents, registries=registries)
     if json:
         found = [
             {
@@ -328,17 +331,19 @@ def _readable_parts(look: Look) -> dict[str, bytes]:
     }
 
 
-def _known_agents(db: str) -> set[str]:
-    """Names, ids and tags of the agents that are registered."""
+def _known_there(db: str) -> tuple[set[str], list[str]]:
+    """Names, ids and tags of the agents that are registered, and the registries that are kept in the store."""
     from agentlattice_cli.opening import looking
     from agentlattice_cli.settings import resolve
+    from agentlattice_core import registries
 
     with looking(resolve({"db": db})) as look:
-        return {
+        agents = {
             name
             for agent, stored in look.reader.scan("agent")
             for name in (agent, stored["id"], *stored["tags"])
         }
+        return agents, registries.names(look.reader)
 
 
 def _parts_beside(look: Look, file: Path, parts: dict[str, bytes]) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from agentlattice_core import admission, approvals, erasure, introspection, registries, verification
+from agentlattice_core import admission, approvals, erasure, introspection, posture, registries, verification
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
 from agentlattice_core.agents import agent_facts
@@ -36,6 +36,7 @@ from agentlattice_core.results import (
     CanIResult,
     GovernanceEvent,
     PoliciesResult,
+    PostureResult,
     RegistryEntry,
     ReportOutcome,
     ReportResult,
@@ -328,6 +329,18 @@ class AgentLattice(Operating, Delegating):
     def verify_state_sync(self) -> list[StateDifference]:
         """Fold the log again and compare: every document of state that is not what the log makes of it."""
         return list(verification.verify_state(self._engine))
+
+    async def posture(self) -> PostureResult:
+        """How well the organisation is governed, 0 to 100, and what that is made of. Reads the whole log.
+
+        An operator is also told which action types no policy covers. See `agentlattice_core.posture` for what earns how
+        much.
+        """
+        return await asyncio.to_thread(self.posture_sync)
+
+    def posture_sync(self) -> PostureResult:
+        """As `posture`."""
+        return posture.posture_of(self._engine, naming=self._caller is None)
 
     async def checkpoint(self) -> str:
         """Sign the log as it is now: a note to keep where nobody who can write the log can change it.

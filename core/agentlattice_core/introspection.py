@@ -33,7 +33,7 @@ from agentlattice_core.results import (
     WhoamiResult,
 )
 from agentlattice_core.stores.base import Document, Reader, Row
-from agentlattice_core.stores.projections import action_key
+from agentlattice_core.stores.projections import PAGE, acted_key, action_key, pages_of
 
 __all__ = ["MAX_PAGE", "audit_page", "can_i", "policies_of", "whoami"]
 
@@ -117,16 +117,12 @@ def audit_page(
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidRequestError(f"limit `{limit}` must be from 1 to {MAX_PAGE}")
     before = reader.head.size if cursor is None else _position(cursor)
+    if action_type is not None and not action_type.isprintable():
+        return AuditResult([], None)  # no action is of such a type, and no store need be asked for it
     events: list[AuditEvent] = []
     found: Iterator[tuple[int, Document]]
     if agent is not None:
-        agent_id = agent_facts(reader, agent).id
-        found = (
-            (int(key.rsplit("/", 1)[1], 16), document)
-            for key, document in reader.scan(
-                "action", f"{agent_id}/", after=action_key(agent_id, before), reverse=True
-            )
-        )
+        found = _own(reader, agent_facts(reader, agent).id, before, action_type)
     else:
         found = _everybodys(reader, before, action_type)
     for index, document in found:
@@ -146,6 +142,24 @@ def _position(cursor: str) -> int:
             f"cursor `{cursor!s:.80}` is not one of ours; pass `next_cursor` as it came"
         )
     return int(cursor, 16)
+
+
+def _own(
+    reader: Reader, agent_id: str, before: int, action_type: str | None
+) -> Iterator[tuple[int, Document]]:
+    """An agent's actions, newest first; with an action type, at least all of that type."""
+    after = action_key(agent_id, before)
+    for prefix in [f"{agent_id}/"] if action_type is None else _pages(reader, agent_id, before, action_type):
+        for key, document in reader.scan("action", prefix, after=after, reverse=True):
+            yield int(key.rsplit("/", 1)[1], 16), document
+
+
+def _pages(reader: Reader, agent_id: str, before: int, action_type: str) -> Iterator[str]:
+    """What the keys begin with of actions in each page of the log that holds one of that type, newest first."""
+    pages = pages_of(agent_id, action_type)
+    beyond = acted_key(agent_id, action_type, before + PAGE)
+    for key, _ in reader.scan("acted", pages, after=beyond, reverse=True):
+        yield f"{agent_id}/{key[len(pages) :]}"
 
 
 def _everybodys(reader: Reader, before: int, action_type: str | None) -> Iterator[tuple[int, Document]]:

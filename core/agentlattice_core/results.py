@@ -323,6 +323,8 @@ class ReportResult:
 
 @dataclass
 class PostureComponent:
+    """One part of a posture: `score` of at most `max`. `extra` holds the counts that it is made of."""
+
     score: float
     max: float
     extra: dict[str, Any] = field(default_factory=dict)
@@ -330,8 +332,13 @@ class PostureComponent:
 
 @dataclass
 class PostureResult:
+    """`score` is from 0 to 100: what the components earned of what they could have. `unmeasured` says of components
+    that there is nothing to score, and why.
+    """
+
     score: float
     components: dict[str, PostureComponent]
+    unmeasured: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

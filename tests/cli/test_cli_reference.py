@@ -13,6 +13,7 @@ from cli_reference import PAGE, commands, page
 from cli_world import PATIENCE, PROGRAM, Al, document
 
 from agentlattice_core import AgentLattice
+from agentlattice_core.policy import PolicyDocument
 
 TEXT = PAGE.read_text(encoding="utf-8")
 PROSE = TEXT.partition("## Commands")[0]
@@ -57,6 +58,16 @@ def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al
     other = governed.execute_sync("deploy.production")
     assert request.approval_id is not None
     assert other.approval_id is not None
+    with governed.for_operator("ana") as operator:
+        operator.apply_policies_sync(
+            PolicyDocument.parse(
+                "version: 1\npolicies: [{name: Lists, action: agentlattice.registry.*, effect: allow}]\n"
+            )
+        )
+    governed.gate_sync("agentlattice.registry.wallets.put", metadata={"value": "bc1q"})
+    child = governed.delegate_sync("child", capabilities=["pr.open"], ttl=600)
+    child.__enter__()
+    delegation = governed.delegations_sync().delegations[0].id
     ran = governed.execute_sync("pr.open", metadata={"pr_size": 1}).audit_event_id
     cases = "version: 1\ncases: [{name: secrets, action: secret.read, expect: deny}]\n"
     (project / "policies.test.yaml").write_text(cases)
@@ -77,6 +88,10 @@ def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al
         "approvals show": [request.approval_id],
         "approve": ["approvals", request.approval_id, "--digest", digest, *ana],
         "deny": ["approvals", other.approval_id, "--reason", "no", *ana],
+        "delegations list": ["--all"],
+        "delegations revoke": [delegation, *ana],
+        "registry list": ["wallets"],
+        "posture": [],
         "policy lint": ["policies.yaml"],
         "policy test": ["policies.yaml"],
         "policy list": [],

@@ -266,4 +266,4 @@ def test_what_an_agent_wrote_cannot_paint_over_the_terminal(governed: AgentLatti
     assert "na\\x1bme" in shown
     assert "a\\x1bb" in shown
     assert "\x1b" not in shown
-    assert os.linesep + "approved" not in shown
+    assert os.linesep + "approved" + os.linesep not in shown

@@ -24,6 +24,7 @@
 | `reevaluation` | `set` | how far pending requests have been asked about after a change of policy, and its patterns |
 | `operator` | name | role and groups of a registered person |
 | `action` | agent id / index | type, status, claim, charges and whether they are held, settled or released, outcome |
+| `acted` | agent id / action type / page | nothing; it finds an agent's actions of a type: a page of the log has some |
 | `event` | agent id / event id | the index of the action it names |
 | `limit` | limit key | the total charged |
 | `approval` | id | the request, its terms, votes, resolution and grant |
@@ -40,9 +41,24 @@ from typing import Any
 from agentlattice_core.errors import AuditError
 from agentlattice_core.stores.base import Document, StateKey
 
-__all__ = ["EXACT", "Get", "action_key", "delegated_key", "due_key", "event_key", "fold", "pending_key"]
+__all__ = [
+    "EXACT",
+    "PAGE",
+    "Get",
+    "acted_key",
+    "action_key",
+    "delegated_key",
+    "due_key",
+    "event_key",
+    "fold",
+    "pages_of",
+    "pending_key",
+]
 
 Get = Callable[[str, str], Document | None]
+
+PAGE = 4096
+"""How many entries of the log make a page, in which an agent's actions of one type are found."""
 
 EXACT = Context(prec=64, traps=[Inexact, InvalidOperation])
 """Decimal arithmetic that raises rather than round."""
@@ -51,6 +67,18 @@ EXACT = Context(prec=64, traps=[Inexact, InvalidOperation])
 def action_key(agent_id: str, index: int) -> str:
     """Where an action's state lies: an agent's actions side by side, in the order of the log."""
     return f"{agent_id}/{index:012x}"
+
+
+def acted_key(agent_id: str, action_type: str, index: int) -> str:
+    """Where it is kept that an agent asked for such an action in the page of the log that holds `index`. Indexes of one
+    page begin with the same nine digits.
+    """
+    return f"{agent_id}/{action_type}/{index // PAGE:09x}"
+
+
+def pages_of(agent_id: str, action_type: str) -> str:
+    """The prefix of all `acted_key` of an agent and an action type. A key adds nine digits to it."""
+    return f"{agent_id}/{action_type}/"
 
 
 def event_key(agent_id: str, event_id: str) -> str:
@@ -267,6 +295,10 @@ def _action(
         document["approval"] = approval["id"]
         _request(writes, index, at, who, data, id)
     writes.put("action", action_key(who["agent_id"], index), document)
+    # Once for many actions, so that finding a rare one later costs those who record nothing.
+    acted = acted_key(who["agent_id"], data["action_type"], index)
+    if writes.get("acted", acted) is None:
+        writes.put("acted", acted, {})
     if "event_id" in data:
         writes.put("event", event_key(who["agent_id"], data["event_id"]), {"entry": index})
 

@@ -42,9 +42,24 @@ def _delegations_and_registries(connection: apsw.Connection) -> None:
     """Nothing to change: a file that may hold them must not be written by a release that asks neither."""
 
 
+_FIND_ACTIONS = """
+INSERT OR IGNORE INTO state (kind, key, value)
+SELECT 'acted', substr(key, 1, length(key) - 12) || CASE WHEN json_valid(CAST(value AS TEXT))
+    THEN json_extract(CAST(value AS TEXT), '$.type') END || '/' || substr(key, -12, 9), CAST('{}' AS BLOB)
+FROM state WHERE kind = 'action'
+"""
+"""A document that somebody made unreadable is passed over: verifying the state says so."""
+
+
+def _find_actions_by_type(connection: apsw.Connection) -> None:
+    """State is to say where an agent's actions of a type are, as the fold now does (`projections.acted_key`)."""
+    connection.execute(_FIND_ACTIONS)
+
+
 _STEPS: list[Callable[[apsw.Connection], object]] = [
     lambda connection: connection.execute(_CREATE),
     _delegations_and_registries,
+    _find_actions_by_type,
 ]
 """Step n takes a file from version n to n + 1."""
 
