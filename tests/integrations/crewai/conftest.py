@@ -13,6 +13,7 @@ from agentlattice_integrations.crewai import registry
 
 os.environ["CREWAI_DISABLE_TELEMETRY"] = "true"
 os.environ["CREWAI_TRACING_ENABLED"] = "false"
+os.environ["CREWAI_DISABLE_VERSION_CHECK"] = "true"
 os.environ["OTEL_SDK_DISABLED"] = "true"
 
 from crew_tools import Traces

@@ -16,6 +16,7 @@ from typing import Any
 
 os.environ["CREWAI_DISABLE_TELEMETRY"] = "true"
 os.environ["CREWAI_TRACING_ENABLED"] = "false"
+os.environ["CREWAI_DISABLE_VERSION_CHECK"] = "true"
 os.environ["OTEL_SDK_DISABLED"] = "true"
 
 from crew_harness import agent_with, crew_of
