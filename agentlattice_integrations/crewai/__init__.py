@@ -19,8 +19,18 @@ except ModuleNotFoundError as error:
     ) from error
 
 from agentlattice_integrations.crewai.denials import ToolDenied
+from agentlattice_integrations.crewai.feedback import ApprovalFeedback, approval_feedback
 from agentlattice_integrations.crewai.govern import GovernanceHooks, coverage, govern
 from agentlattice_integrations.crewai.guardrails import task_guardrail
 from agentlattice_integrations.crewai.scope import current_action_id
 
-__all__ = ["GovernanceHooks", "ToolDenied", "coverage", "current_action_id", "govern", "task_guardrail"]
+__all__ = [
+    "ApprovalFeedback",
+    "GovernanceHooks",
+    "ToolDenied",
+    "approval_feedback",
+    "coverage",
+    "current_action_id",
+    "govern",
+    "task_guardrail",
+]

@@ -10,18 +10,27 @@
 from __future__ import annotations
 
 import functools
-import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, Self, TypeVar
 
 from crewai import Crew, Flow
 
+from agentlattice_core import Delegate
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.call import OnApproval
 from agentlattice_core.toolcalls.coverage import Coverage, CoverageStatus
 from agentlattice_core.toolcalls.governance import GovernanceClient
-from agentlattice_integrations.crewai.governor import ActionsLike, Governor, HostedTools, OnBehalfOf, Settings
+from agentlattice_integrations.crewai.flows import govern_flow
+from agentlattice_integrations.crewai.governor import (
+    ActionsLike,
+    Governor,
+    HostedTools,
+    OnBehalfOf,
+    Operator,
+    Settings,
+)
 from agentlattice_integrations.crewai.hooks import CallHooks
 from agentlattice_integrations.crewai.hosted import take_hosted_tools_away
 from agentlattice_integrations.crewai.registry import (
@@ -36,36 +45,41 @@ from agentlattice_integrations.crewai.walk import Held, crews_and_agents, walk
 __all__ = ["GovernanceHooks", "coverage", "govern"]
 
 _T = TypeVar("_T")
-_FLOW_ENTRIES = ("kickoff", "kickoff_async", "akickoff", "resume", "resume_async")
 
 
 def govern(
     target: _T,
-    al: GovernanceClient,
+    al: GovernanceClient | Delegate,
     *,
     report: Callable[[Coverage], object] | None = None,
     actions: ActionsLike = None,
     redact: tuple[str, ...] | list[str] = (),
-    on_approval: OnApproval = "wait",
+    on_approval: OnApproval = "pause",
     approval_timeout: float | None = None,
     hosted_tools: HostedTools = "refuse",
     on_behalf_of: OnBehalfOf | None = None,
     task_action: str | None = None,
+    run: OnBehalfOf | None = None,
+    operator: Operator | None = None,
 ) -> _T:
     """Govern `target` in place and give it back.
 
     `target` is a tool, a list of tools, an `Agent`, a `LiteAgent`, a `Task`, a `Crew`, an instance of a `@CrewBase`
-    class, or a `Flow`. `al` is the client whose agent acts. `report` is called with the coverage report (`report=print`
-    prints it), to which tools that appear later are added. The other settings are those of `Settings`: `actions` maps
-    tools one does not own, `on_approval` is `wait` (block until a person has decided, at most `approval_timeout`
-    seconds) or `defer` (tell the model that the call is pending), `task_action` makes the start of each task an action
-    of that type.
+    class, or a `Flow`. `al` is the client whose agent acts, or a delegation
+    (`al.delegate(...)`): the child begins now, and ends with `target`, or, where a run was named, with its time.
+    `report` is called with the coverage report (`report=print` prints it), to which tools that appear later are added.
+    The other settings are those of `Settings`: `actions` maps
+    tools one does not own, `on_approval` is `pause` (pause the flow that the call is made in; where there is none that
+    can pause, wait), `wait` (block until a person has decided, at most `approval_timeout` seconds) or `defer` (tell the
+    model that the call is pending), `task_action` makes the start of each task an action of that type, `run` names the
+    piece of work, so that calls made again after a restart are the same actions, `operator` is a client of the person
+    whose feedback a paused flow is resumed with.
 
-    Raises InvalidRequestError for something that is none of these, for `on_approval="pause"`, and for an
-    agent that cannot be governed unless `hosted_tools="allow"`.
+    Raises InvalidRequestError for something that is none of these, and for an agent that cannot be governed
+    unless `hosted_tools="allow"`.
     """
     governor = Governor(
-        al,
+        al.__enter__() if isinstance(al, Delegate) else al,
         Settings(
             actions=actions,
             redact=tuple(redact),
@@ -74,8 +88,12 @@ def govern(
             hosted_tools=hosted_tools,
             on_behalf_of=on_behalf_of,
             task_action=task_action,
+            run=run,
+            operator=operator,
         ),
     )
+    if isinstance(al, Delegate) and al.run is None:
+        weakref.finalize(governor, al.end_later)  # the child of a run stays, so that the run finds it again
     _govern(target, governor, report)
     return target
 
@@ -108,11 +126,12 @@ class GovernanceHooks:
         *,
         actions: ActionsLike = None,
         redact: tuple[str, ...] | list[str] = (),
-        on_approval: OnApproval = "wait",
+        on_approval: OnApproval = "pause",
         approval_timeout: float | None = None,
         hosted_tools: HostedTools = "refuse",
         on_behalf_of: OnBehalfOf | None = None,
         task_action: str | None = None,
+        run: OnBehalfOf | None = None,
     ) -> None:
         self._governor = Governor(
             al,
@@ -124,6 +143,7 @@ class GovernanceHooks:
                 hosted_tools=hosted_tools,
                 on_behalf_of=on_behalf_of,
                 task_action=task_action,
+                run=run,
             ),
         )
         self._hooks = CallHooks(self._governor_for)
@@ -173,7 +193,7 @@ def _govern(target: Any, governor: Governor, report: Callable[[Coverage], object
     for owner in crews_and_agents(target):
         register_crew(owner, governor) if isinstance(owner, Crew) else register_agent(owner, governor)
     if isinstance(target, Flow):
-        _govern_flow(target, governor)
+        govern_flow(target, governor)
     register_hooks(deadlines=any(getattr(agent, "max_execution_time", None) for agent in _agents_in(target)))
     for item in held:
         _enter(governor.coverage, item, refused=governor.settings.hosted_tools == "refuse")
@@ -240,28 +260,3 @@ def _govern_crew_class(target: Any, governor: Governor, report: Callable[[Covera
         return made
 
     target.crew = crew
-
-
-def _govern_flow(flow: Flow[Any], governor: Governor) -> None:
-    """What a flow's methods make and run is governed by hooks that hold while the flow runs."""
-    hooks = CallHooks(lambda _: governor)
-    for name in _FLOW_ENTRIES:
-        object.__setattr__(flow, name, _inside(hooks, getattr(flow, name)))
-
-
-def _inside(hooks: CallHooks, entry: Callable[..., Any]) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(entry):
-
-        @functools.wraps(entry)
-        async def run_later(*args: Any, **kwargs: Any) -> Any:
-            with hooks.scoped():
-                return await entry(*args, **kwargs)
-
-        return run_later
-
-    @functools.wraps(entry)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with hooks.scoped():
-            return entry(*args, **kwargs)
-
-    return run

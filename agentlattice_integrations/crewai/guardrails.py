@@ -31,7 +31,7 @@ def task_guardrail(
     action_type: str,
     *,
     redact: tuple[str, ...] | list[str] = (),
-    on_approval: OnApproval = "wait",
+    on_approval: OnApproval = "pause",
     approval_timeout: float | None = None,
     on_behalf_of: OnBehalfOf | None = None,
     **mapping: Any,
@@ -62,7 +62,7 @@ def task_guardrail(
             }
             arguments = {name: str(value).strip() for name, value in told.items() if value is not None}
             call = governor.tool_call("task_output", arguments, kind="executor", target=target)
-            answer = governor.gate.authorize_sync(call)
+            answer = governor.authorize_sync(call)
         except Exception as error:
             return (
                 False,

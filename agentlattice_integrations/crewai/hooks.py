@@ -39,6 +39,7 @@ from agentlattice_core.toolcalls.mapping import default_action_type
 from agentlattice_integrations.crewai.deadlines import note_model_call
 from agentlattice_integrations.crewai.governor import Governor
 from agentlattice_integrations.crewai.hosted import hosted_tools
+from agentlattice_integrations.crewai.pauses import PauseRun, current_method
 from agentlattice_integrations.crewai.scope import (
     CallScope,
     enter_scope,
@@ -108,10 +109,11 @@ class CallHooks:
 
     @contextmanager
     def scoped(self) -> Iterator[None]:
-        """The hooks for what runs inside, beside the scoped hooks that are there already."""
+        """The hooks for what runs inside, beside the scoped hooks that are there already; once, however deep."""
         points = {point: [*get_scoped_hooks(point)] for point in InterceptionPoint}
         for point, hook in {**self._always, **self._at_times}.items():
-            points[point].append(hook)
+            if hook not in points[point]:
+                points[point].append(hook)
         with scoped_hooks(points):
             yield
 
@@ -181,7 +183,8 @@ class CallHooks:
                 unregister(InterceptionPoint.POST_TOOL_CALL, self.after_call)
 
     def before_model_call(self, context: LLMCallHookContext) -> None:
-        """Before a model call: note when the agent began."""
+        """Before a model call: note when the agent began; raises PauseRun, which ends the run, where a flow pauses."""
+        _end_what_waits()
         note_model_call(context)
 
     def before_task(self, context: StepContext) -> None:
@@ -209,7 +212,7 @@ class CallHooks:
                 run=run,
                 context=ids,
             )
-            answer = governor.gate.authorize_sync(call)
+            answer = governor.authorize_sync(call)
         except HookAborted:
             raise
         except Exception as error:
@@ -217,8 +220,15 @@ class CallHooks:
                 f"the task could not be governed, so it did not start: {error}", _SOURCE
             ) from error
         if isinstance(answer, Denial):
+            _end_what_waits()
             raise HookAborted(answer.text, _SOURCE)
         answer.succeeded()
+
+
+def _end_what_waits() -> None:
+    method = current_method.get()
+    if method is not None and method.pending:
+        raise PauseRun
 
 
 def _register(point: InterceptionPoint, hook: Callable[[Any], Any]) -> None:
@@ -299,7 +309,7 @@ def _forget_cached(context: _HookContext) -> None:
 def _refuses_cached(scope: CallScope, context: _HookContext) -> bool:
     """Ask about a cached result, which takes no start of the tool; whether it was refused."""
     scope.attempts += 1
-    answer = scope.governor.gate.authorize_sync(_as_call(scope, context))
+    answer = scope.governor.authorize_sync(_as_call(scope, context))
     if isinstance(answer, Denial):
         scope.refused_in_advance = answer
         scope.refused(answer)

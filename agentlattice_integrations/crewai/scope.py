@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentlattice_core.toolcalls.call import Denial, Permit
-from agentlattice_integrations.crewai.governor import Governor
+from agentlattice_core.toolcalls.call import CallKind, Denial, Permit, ToolCall
+
+if TYPE_CHECKING:
+    from agentlattice_integrations.crewai.governor import Governor
 
 __all__ = [
     "CallScope",
@@ -62,13 +64,21 @@ class CallScope:
 
 @dataclass(slots=True, eq=False)
 class Start:
-    """A permitted start of a tool that is under way. `passed` are its entries that were already gone through."""
+    """A permitted start of a tool that is under way.
+
+    `passed` are its entries that were already gone through, `outer` the start inside which it was made.
+    `suspended`: a call made inside it waits for a person, and the flow will pause.
+    """
 
     tool: object
     permit: Permit
     governor: Governor
     scope: CallScope | None
     passed: set[str]
+    call: ToolCall
+    kind: CallKind
+    outer: Start | None = None
+    suspended: bool = False
 
 
 under_way: ContextVar[Start | None] = ContextVar("agentlattice_crewai_start", default=None)

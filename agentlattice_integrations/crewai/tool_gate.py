@@ -34,6 +34,7 @@ from agentlattice_core.toolcalls.call import CallKind, Denial, Permit, ToolCall
 from agentlattice_integrations.crewai.deadlines import time_is_over
 from agentlattice_integrations.crewai.denials import ToolDenied
 from agentlattice_integrations.crewai.governor import Governor
+from agentlattice_integrations.crewai.pauses import PauseRun, is_waited_for
 from agentlattice_integrations.crewai.scope import CallScope, Start, leave_scope, scope_for, under_way
 
 __all__ = ["GateInPlace", "gate_of", "gate_tool", "kind_of", "name_of", "original_tool"]
@@ -157,24 +158,28 @@ class GateInPlace:
             except Exception as error:
                 unnamed = governor.of_nobody(self.name, self.kind, self.tool, error)
                 return _denied(scope, governor.gate.refuse_sync(*unnamed))
-            answer = governor.gate.authorize_sync(call)
+            kept = governor.kept(call)
+            if kept is not None:
+                return _kept(scope, kept)
+            answer = governor.authorize_sync(call)
             if isinstance(answer, Denial):
                 return _denied(scope, answer)
             changed = _changed_meanwhile(governor, answer, arguments, scope)
             if changed is not None:
                 answer.failed(changed[1])
                 return _denied(scope, governor.gate.refuse_sync(call, *changed))
-            started = under_way.set(Start(self.tool, answer, governor, scope, {name}))
+            start = self._start(answer, governor, scope, name, call)
+            started = under_way.set(start)
             try:
                 result = entry(*args, **kwargs)
             except BaseException as error:
-                _raised(answer, error, scope)
+                _raised(start, error)
                 raise
             finally:
                 under_way.reset(started)
             if inspect.isawaitable(result):
-                return self._later(answer, result, name, governor, scope)
-            return _returned(answer, result, scope)
+                return self._later(start, result)
+            return _returned(start, result)
 
         return gated
 
@@ -195,29 +200,35 @@ class GateInPlace:
             except Exception as error:
                 unnamed = governor.of_nobody(self.name, self.kind, self.tool, error)
                 return _denied(scope, await governor.gate.refuse(*unnamed))
-            answer = await governor.gate.authorize(call)
+            kept = governor.kept(call)
+            if kept is not None:
+                return _kept(scope, kept)
+            answer = await governor.authorize(call)
             if isinstance(answer, Denial):
                 return _denied(scope, answer)
             changed = _changed_meanwhile(governor, answer, arguments, scope)
             if changed is not None:
                 answer.failed(changed[1])
                 return _denied(scope, await governor.gate.refuse(call, *changed))
-            return await self._later(answer, entry(*args, **kwargs), name, governor, scope)
+            return await self._later(self._start(answer, governor, scope, name, call), entry(*args, **kwargs))
 
         return gated
 
-    async def _later(
-        self, permit: Permit, result: Awaitable[Any], name: str, governor: Governor, scope: CallScope | None
-    ) -> Any:
-        started = under_way.set(Start(self.tool, permit, governor, scope, {name}))
+    def _start(
+        self, permit: Permit, governor: Governor, scope: CallScope | None, name: str, call: ToolCall
+    ) -> Start:
+        return Start(self.tool, permit, governor, scope, {name}, call, self.kind, under_way.get())
+
+    async def _later(self, start: Start, result: Awaitable[Any]) -> Any:
+        started = under_way.set(start)
         try:
             value = await result
         except BaseException as error:
-            _raised(permit, error, scope)
+            _raised(start, error)
             raise
         finally:
             under_way.reset(started)
-        return _returned(permit, value, scope)
+        return _returned(start, value)
 
     def _call(
         self, governor: Governor, name: str, arguments: Mapping[str, Any], scope: CallScope | None
@@ -315,25 +326,45 @@ def _named(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[
 def _denied(scope: CallScope | None, denial: Denial) -> ToolDenied:
     if scope is not None:
         scope.refused(denial)
+    elif is_waited_for(denial):
+        raise PauseRun  # code that called the tool by itself would go on as if it had run
     return ToolDenied.of(denial)
 
 
-def _returned(permit: Permit, result: Any, scope: CallScope | None) -> Any:
+def _kept(scope: CallScope | None, result: str) -> str:
+    if scope is not None:
+        scope.denial = None
+    return result
+
+
+def _returned(start: Start, result: Any) -> Any:
+    scope, permit = start.scope, start.permit
     if scope is not None:
         scope.denial = None
         if not scope.watched:
             leave_scope()
-    if isinstance(result, ToolFailure):
+    if start.suspended:
+        _suspended(start)
+    elif isinstance(result, ToolFailure):
         permit.failed(result.message)
     else:
+        start.governor.keep(start.call, result, suspended=False)
         permit.succeeded()
     return result
 
 
-def _raised(permit: Permit, error: BaseException, scope: CallScope | None) -> None:
+def _raised(start: Start, error: BaseException) -> None:
+    scope, permit = start.scope, start.permit
     if scope is not None:
         scope.watch(scope)  # CrewAI may start the tool again under the same call
-    if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
+    if start.suspended:
+        _suspended(start)
+    elif isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
         permit.failed(error)
     else:
         permit.abandoned(f"interrupted by {type(error).__name__}")
+
+
+def _suspended(start: Start) -> None:
+    start.governor.keep(start.call, None, suspended=True)
+    start.permit.abandoned("suspended: a call made inside it waits for a person, and its flow paused")

@@ -102,6 +102,7 @@ def run_program(block: Block) -> str:
         "OPENAI_AGENTS_DISABLE_TRACING": "1",
         "CREWAI_DISABLE_TELEMETRY": "true",
         "CREWAI_TRACING_ENABLED": "false",
+        "CREWAI_DISABLE_VERSION_CHECK": "true",
         "LANGSMITH_TRACING": "false",
         "HOME": os.getcwd(),
     }

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from agentlattice_core import AgentLattice
+from agentlattice_integrations.crewai import registry
 
 os.environ["CREWAI_DISABLE_TELEMETRY"] = "true"
 os.environ["CREWAI_TRACING_ENABLED"] = "false"
+os.environ["CREWAI_DISABLE_VERSION_CHECK"] = "true"
 os.environ["OTEL_SDK_DISABLED"] = "true"
 
 from crew_tools import Traces
@@ -19,9 +21,12 @@ from crewai.hooks import clear_all_hooks
 
 
 @pytest.fixture(autouse=True)
-def _no_hooks_left_over() -> Iterator[None]:
+def _nothing_left_over() -> Iterator[None]:
+    """Copies are known by their texts, which tests share: a crew of the last test may not be collected yet."""
     yield
     clear_all_hooks()
+    for owners in (registry._agents, registry._crews, registry._members):
+        owners._keys.clear()
 
 
 @pytest.fixture

@@ -72,12 +72,6 @@ def test_an_agent_of_another_framework_is_refused(al: AgentLattice) -> None:
     assert [tool.owner for tool in report.not_coverable] == ["foreign"]
 
 
-def test_pausing_is_an_error_that_names_what_to_use(al: AgentLattice, traces: Traces) -> None:
-    """A crew cannot pause inside a tool call."""
-    with pytest.raises(InvalidRequestError, match="use `wait` or `defer`"):
-        govern(traces.read(), al, on_approval="pause")
-
-
 def test_what_is_no_part_of_crewai_is_an_error(al: AgentLattice) -> None:
     """Governing something that CrewAI cannot run says so."""
     with pytest.raises(InvalidRequestError, match="cannot be governed"):
