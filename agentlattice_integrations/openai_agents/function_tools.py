@@ -51,7 +51,11 @@ from agentlattice_integrations.openai_agents.governor import (
 )
 
 try:
-    from agents.agent_tool_state import get_agent_tool_state_scope, peek_agent_tool_run_result
+    from agents.agent_tool_state import (
+        drop_agent_tool_run_result,
+        get_agent_tool_state_scope,
+        peek_agent_tool_run_result,
+    )
 except ImportError:  # an SDK that keeps this elsewhere: a suspended agent tool is then decided on again
     peek_agent_tool_run_result = None  # type: ignore[assignment]
 
@@ -115,6 +119,7 @@ class Seat:
             if isinstance(answer, Denial):
                 going_on = self._going_on(answer, context, arguments)
                 if going_on is None:
+                    _forget_inside(context)
                     return answer.text
                 answer = going_on
             held = answer
@@ -437,6 +442,12 @@ def _suspended_inside(context: Any) -> bool:
         return False
     inner = peek_agent_tool_run_result(context.tool_call, scope_id=get_agent_tool_state_scope(context))
     return bool(getattr(inner, "interruptions", None))
+
+
+def _forget_inside(context: Any) -> None:
+    """Where an agent may not go on, what it waits for inside must not hold up the run."""
+    if _suspended_inside(context):
+        drop_agent_tool_run_result(context.tool_call, scope_id=get_agent_tool_state_scope(context))
 
 
 def _span_error(span: Any, before: Any) -> str | None:

@@ -1,0 +1,115 @@
+"""A run pauses in a process that is killed, people decide, and another process carries on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai_pauses import Pauses
+
+HERE = Path(__file__).parent
+COUNTS = (1, 2, 5)
+DECISIONS = ("a", "d", "t", "ad", "al")
+CELLS = [
+    (count, decision, inside)
+    for count, decision, inside in itertools.product(COUNTS, DECISIONS, (False, True))
+    if count > 1 or len(decision) == 1
+]
+REASONS = {"d": "DENIED_BY_REVIEWER", "t": "approval_timeout"}
+
+
+def process(what: str, directories: list[Path]) -> int:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["core", ".", str(HERE)])}
+    environment.pop("OPENAI_AGENTS_DISABLE_TRACING", None)
+    return subprocess.run(
+        [sys.executable, str(HERE / "openai_pauses.py"), what, *map(str, directories)],
+        cwd=HERE.parents[2],
+        env=environment,
+        timeout=120,
+    ).returncode
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, Path]]:
+    """Every cell: paused by a process that was then killed, decided, and resumed by another; and once more by a third."""
+    root = tmp_path_factory.mktemp("runs")
+    found = {}
+    for number, (count, decision, inside) in enumerate(CELLS):
+        directory = found[count, decision, inside] = root / str(number)
+        directory.mkdir()
+        tool = "deploy_hastily" if decision == "t" else "deploy"
+        (directory / "script.json").write_text(json.dumps({"tool": tool, "count": count, "inside": inside}))
+    directories = list(found.values())
+    assert process("pause", directories) == -9
+    for (_, decision, _), directory in found.items():
+        pauses = Pauses(directory, policies=None)
+        assert pauses.ran() == []
+        while decision == "t" and pauses.requests():
+            time.sleep(0.05)
+        pauses.decide(decision)
+        pauses.close()
+    assert process("resume", directories) == 0
+    yield found
+
+
+def expected(decision: str, number: int) -> str:
+    letter = decision[number % len(decision)]
+    return REASONS.get(letter, f"deployed {number}")
+
+
+@pytest.mark.parametrize(("count", "decision", "inside"), CELLS)
+def test_each_tool_ran_as_often_as_it_was_approved(
+    runs: dict[Any, Path], count: int, decision: str, inside: bool
+) -> None:
+    """What was approved ran once, every answer reached its own call, what is undecided waits, the log says the same."""
+    directory = runs[count, decision, inside]
+    told = json.loads((directory / "resumed.json").read_text())
+    answers = {f"call_{number}": expected(decision, number) for number in range(count)}
+    left = [f"call_{number}" for number in range(count) if decision[number % len(decision)] == "l"]
+    pauses = Pauses(directory, policies=None)
+    approved = sorted(
+        text for name, text in answers.items() if text.startswith("deployed") and name not in left
+    )
+    assert pauses.ran() == approved
+    assert told["interruptions"] == left
+    if left:
+        assert told["final"] is None
+    else:
+        assert told["shown"] == answers
+        assert told["final"] == "done"
+    log = [event for event in pauses.log() if event.action_type.startswith("tool.deploy")]
+    assert len(log) == count
+    for event in log:
+        number = int(event.metadata["version"])
+        outcome = answers[f"call_{number}"]
+        if f"call_{number}" in left:
+            assert (event.status, event.claim) == ("requested", None)
+        elif outcome.startswith("deployed"):
+            assert (event.claim, event.approved_by) == ("succeeded", "rita")
+        else:
+            assert (event.claim, event.denial_reason) == (None, outcome)
+    assert [event.claim for event in pauses.log("tool.ask")] == (
+        [] if not inside else ["started" if left else "succeeded"]
+    )
+    assert pauses.al.verify_sync().chain_valid
+    pauses.close()
+
+
+def test_a_second_resume_in_a_third_process_runs_nothing_again(runs: dict[Any, Path]) -> None:
+    """The same saved state, resumed again elsewhere: nothing runs a second time, and the run comes to its end."""
+    chosen = [runs[cell] for cell in CELLS if cell[1] in ("a", "ad") and cell[0] == 2]
+    before = {directory: (directory / "effects").read_text() for directory in chosen}
+    assert process("resume", chosen) == 0
+    for directory in chosen:
+        assert (directory / "effects").read_text() == before[directory]
+        told = json.loads((directory / "resumed.json").read_text())
+        assert told["interruptions"] == []
+        assert told["final"] == "done"
