@@ -124,7 +124,7 @@ class _Carrying:
         call = dataclasses.replace(
             seat.call(self.context, arguments, self.call_id),
             run=self.run,
-            identity=identity_of(self.run, self.call_id, self.context.usage.requests, self.outer),
+            identity=identity_of(self.run, self.call_id, outer=self.outer),
         )
         answer, approved = await _look(seat, call)
         if said is not None and isinstance(answer, Denial) and answer.status == "pending" and not approved:

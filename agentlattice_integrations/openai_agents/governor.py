@@ -229,7 +229,7 @@ class Governor:
             tool=tool,
             arguments=arguments,
             call_id=call_id,
-            identity=identity_of(run, call_id, _requests(context)) if named else None,
+            identity=identity_of(run, call_id, self._turn(context)) if named else None,
             kind=kind,
             target=target,
             schema=schema,
@@ -303,6 +303,14 @@ class Governor:
         result = ActionResult("executed", action_id, replayed=True, claim="started")
         return HeldPermit(Permit(action_id, {}, "", result, report, lambda _: None), call)
 
+    def _turn(self, context: RunContextWrapper[Any] | None) -> str:
+        """What tells calls apart that a model gives the same id in several turns. Where runs pause it must not: the
+        count of requests goes on inside agents that run as tools, and the SDK's approvals need ids of their own as well.
+        """
+        if self.pauses:
+            return ""
+        return f"{context.usage.requests if context is not None else 0}/"
+
     def is_suspended(self, call_id: str) -> bool:
         """Whether this call of an agent, in the current run, waits inside for an approval."""
         run = trace_id()
@@ -344,19 +352,15 @@ def _configured_trace_id(context: RunContextWrapper[Any] | None) -> str | None:
     return config.trace_id if config is not None else None
 
 
-def identity_of(
-    run: str | None, call_id: str | None, requests: int, outer: str | None = None
-) -> str | None:
-    """What names a call for good; `outer` is the name of the call of an agent in which it is made, if not the present
-    one. None where nothing does.
+def identity_of(run: str | None, call_id: str | None, turn: str = "", outer: str | None = None) -> str | None:
+    """What names a call for good; `outer` is what stands in front inside an agent that runs as a tool, by default the
+    one that runs now. None where nothing names it.
     """
     if run is None or call_id is None:
         return None
     outer = outer or enclosing_call.get()
-    if outer is not None:
-        # The usage of inner runs is shared with the outer one, so in parallel its count differs from run to run.
-        return f"{outer}/{call_id}"
-    return f"{run}/{requests}/{call_id}"
+    # The usage of inner runs is shared with the outer one, so in parallel its count differs from run to run.
+    return f"{outer}/{call_id}" if outer is not None else f"{run}/{turn}{call_id}"
 
 
 def identity_within(run: str | None, call_id: str | None, outer: str | None = None) -> str | None:
@@ -365,10 +369,6 @@ def identity_within(run: str | None, call_id: str | None, outer: str | None = No
         return None
     outer = outer or enclosing_call.get()
     return f"{outer}/{call_id}" if outer is not None else f"{run}/{call_id}"
-
-
-def _requests(context: RunContextWrapper[Any] | None) -> int:
-    return context.usage.requests if context is not None else 0
 
 
 def _who(context: RunContextWrapper[Any] | None, run: str | None) -> dict[str, Any]:

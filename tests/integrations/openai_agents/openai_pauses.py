@@ -108,9 +108,9 @@ class Pauses:
 
     def with_agent_tool(self, *turns: Any) -> Agent[Any]:
         inner = Agent(name="inner", tools=self.tools(), model=ScriptedModel(*turns))
-        asking = ScriptedModel([call("ask", {"input": "go"}, call_id="call_outer")] if turns else [])
-        if not turns:
-            asking = ScriptedModel()
+        # The SDK keeps what waits inside an agent by the id of its call, for the whole process.
+        asked = call("ask", {"input": "go"}, call_id=f"call_outer_{self.directory.name}")
+        asking = ScriptedModel([asked]) if turns else ScriptedModel()
         outer = Agent(name="outer", tools=[inner.as_tool("ask", "Ask.")], model=asking)
         return govern(outer, self.al, on_approval="pause")
 
