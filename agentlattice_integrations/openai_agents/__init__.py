@@ -6,7 +6,8 @@
 
 From then on every tool call, hand-off and MCP call of the agent, and of all agents it can reach, is decided on before
 it takes effect. `govern` also takes one tool or a list; `governance_guardrail` is the SDK's own form for one tool. With
-`on_approval="pause"` a run ends where a person has to decide, and `apply_decisions` carries the decisions into its state.
+`on_approval="pause"` a run ends where a person has to decide, and `apply_decisions` carries what was decided into its
+state.
 """
 
 from __future__ import annotations

@@ -22,12 +22,15 @@ from agentlattice_core.errors import IllegalTransitionError
 from agentlattice_core.results import ActionOptions, ActionResult
 from agentlattice_core.toolcalls.call import Denial, ToolCall
 from agentlattice_core.toolcalls.governance import GovernanceClient
-from agentlattice_integrations.openai_agents.function_tools import PausingQuestion, Seat, seat_of
+from agentlattice_integrations.openai_agents.function_tools import Seat, seat_of
 from agentlattice_integrations.openai_agents.governor import HeldPermit, identity_of, identity_within
+from agentlattice_integrations.openai_agents.pausing import PausingQuestion
 
 try:
     from agents.agent_tool_state import peek_agent_tool_run_result
-except ImportError:  # an SDK that keeps this elsewhere: calls inside an agent that is a tool are left as they are
+except (
+    ImportError
+):  # an SDK that keeps this elsewhere: calls inside an agent that is a tool are left as they are
     peek_agent_tool_run_result = None  # type: ignore[assignment]
 
 __all__ = ["PendingCall", "apply_decisions"]
@@ -222,7 +225,7 @@ class _Onlooker:
 async def _look(seat: Seat, call: ToolCall) -> tuple[Any, bool]:
     """The gate's answer to a call without a claim on what a person approved, and whether somebody has."""
     onlooker = _Onlooker(seat.governor.al)
-    answer = await seat.governor.look(call, onlooker)  # type: ignore[arg-type]
+    answer = await seat.governor.look(call, onlooker)
     return answer, onlooker.approved
 
 

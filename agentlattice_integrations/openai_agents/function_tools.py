@@ -49,6 +49,7 @@ from agentlattice_integrations.openai_agents.governor import (
     running,
     trace_id,
 )
+from agentlattice_integrations.openai_agents.pausing import PausingQuestion
 
 try:
     from agents.agent_tool_state import (
@@ -60,7 +61,6 @@ except ImportError:  # an SDK that keeps this elsewhere: a suspended agent tool 
     peek_agent_tool_run_result = None  # type: ignore[assignment]
 
 __all__ = [
-    "PausingQuestion",
     "Seat",
     "govern_function_tool",
     "governance_guardrail",
@@ -88,9 +88,7 @@ class Seat:
         self.kind = kind
         self.target = mapping_target(tool)
 
-    def call(
-        self, context: Any, arguments: Mapping[str, Any] | str, call_id: str | None = None
-    ) -> ToolCall:
+    def call(self, context: Any, arguments: Mapping[str, Any] | str, call_id: str | None = None) -> ToolCall:
         """One call of this tool, as the gate is asked about it."""
         return self.governor.tool_call(
             self.tool.name,
@@ -260,45 +258,6 @@ def outcome_guardrail(guardrail: ToolInputGuardrail[Any]) -> ToolOutputGuardrail
         return ToolGuardrailFunctionOutput.allow()
 
     return ToolOutputGuardrail(guardrail_function=report, name="agentlattice outcome")
-
-
-class PausingQuestion:
-    """A tool's `needs_approval` where runs pause: yes while a person is asked, by the decision on this very call.
-
-    - The tool's own `needs_approval` comes first; what it asks about is decided on when the application has approved.
-    - The SDK asks more than once about a call. What was answered is kept until the call runs, and asked for once.
-    - A call without an identity cannot be found again, so its run does not pause: it waits.
-    """
-
-    def __init__(self, seat: Seat, own: Any) -> None:
-        self.seat = seat
-        self.own = own.own if isinstance(own, PausingQuestion) else own
-
-    async def __call__(self, context: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str) -> bool:
-        if await self.asks_itself(context, arguments, call_id):
-            return True
-        governor = self.seat.governor
-        call = self.seat.call(context, arguments, call_id)
-        if call.identity is None or governor.answers.holds(call):
-            return False
-        if self.seat.kind == "agent" and governor.is_suspended(call_id):
-            return False
-        answer = await governor.ask(call)
-        if isinstance(answer, Denial) and answer.status == "pending":
-            return True
-        governor.answers.keep(call, answer if isinstance(answer, Denial) else HeldPermit(answer, call))
-        return False
-
-    async def asks_itself(
-        self, context: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str
-    ) -> bool:
-        """Whether the tool's own setting wants the application to approve this call."""
-        own = self.own
-        if not isinstance(own, bool):
-            own = own(context, arguments, call_id)
-            if inspect.isawaitable(own):
-                own = await own
-        return bool(own)
 
 
 def govern_function_tool(

@@ -1,7 +1,7 @@
 """What stands before every governed tool of one `govern(...)` call: the gate, its settings, and who is acting.
 
-- A call is named by the run's trace id, the model requests so far and the tool call id; all three survive a `RunState`
-  that is resumed in another process. Without a trace (tracing is off and the run has no `trace_id`) a call has no name
+- A call is named by the run's trace id, the model requests so far (not where runs pause) and the tool call id; all
+  survive a `RunState` that is resumed in another process. Without a trace (tracing is off and the run has no `trace_id`) a call has no name
   that outlives it, and is not idempotent.
 - Inside an agent that runs as a tool, the name of the outer call stands in front.
 - The decision is a span of the SDK's trace when there is one. It holds what was decided, never arguments.
@@ -304,8 +304,8 @@ class Governor:
         return HeldPermit(Permit(action_id, {}, "", result, report, lambda _: None), call)
 
     def _turn(self, context: RunContextWrapper[Any] | None) -> str:
-        """What tells calls apart that a model gives the same id in several turns. Where runs pause it must not: the
-        count of requests goes on inside agents that run as tools, and the SDK's approvals need ids of their own as well.
+        """What tells calls apart that a model gives the same id in several turns. Where runs pause it must not do so:
+        the count of requests goes on inside agents that run as tools, and the SDK's approvals go by the id as well.
         """
         if self.pauses:
             return ""

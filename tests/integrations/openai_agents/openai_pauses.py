@@ -104,7 +104,9 @@ class Pauses:
 
     def agent(self, *turns: Any, **more: Any) -> Agent[Any]:
         settings = {"on_approval": "pause", **more}
-        return govern(Agent(name="main", tools=self.tools(), model=ScriptedModel(*turns)), self.al, **settings)
+        return govern(
+            Agent(name="main", tools=self.tools(), model=ScriptedModel(*turns)), self.al, **settings
+        )
 
     def with_agent_tool(self, *turns: Any) -> Agent[Any]:
         inner = Agent(name="inner", tools=self.tools(), model=ScriptedModel(*turns))

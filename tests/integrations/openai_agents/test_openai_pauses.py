@@ -150,9 +150,7 @@ async def test_a_decision_may_come_before_the_state_is_saved(pauses: Pauses) -> 
 
     turn = [*calls("deploy", 1), call("free", {"version": "1"}, call_id="free")]
     tools = [pauses.tools()[0], free]
-    agent = govern(
-        Agent(name="main", tools=tools, model=ScriptedModel(turn)), pauses.al, on_approval="pause"
-    )
+    agent = govern(Agent(name="main", tools=tools, model=ScriptedModel(turn)), pauses.al, on_approval="pause")
     state = await pauses.pause(agent)
     assert [item.raw_item.call_id for item in state.get_interruptions()] == ["call_0"]
     resumed = await pauses.resume(agent)
@@ -166,7 +164,11 @@ async def test_policy_may_change_while_a_run_is_paused(pauses: Pauses, effect: s
     await pauses.pause(agent)
     pauses.decide("a")
     changed = pauses.directory / "policies.yaml"
-    changed.write_text(POLICIES.replace("action: tool.deploy, effect: require_approval", f"action: tool.deploy, effect: {effect}"))
+    changed.write_text(
+        POLICIES.replace(
+            "action: tool.deploy, effect: require_approval", f"action: tool.deploy, effect: {effect}"
+        )
+    )
     pauses.al.apply_policies_sync(changed)
     resumed = await pauses.resume(agent)
     assert pauses.ran() == ran
@@ -319,7 +321,9 @@ async def test_an_agent_that_is_a_tool_pauses_inside(pauses: Pauses, saved: bool
 
 async def test_an_agent_that_is_a_tool_can_itself_need_a_person(tmp_path: Path) -> None:
     """First the call of the agent is asked about, then what it calls; each runs once."""
-    pauses = Pauses(tmp_path, policies=POLICIES.replace("tool.ask, effect: allow", "tool.ask, effect: require_approval"))
+    pauses = Pauses(
+        tmp_path, policies=POLICIES.replace("tool.ask, effect: allow", "tool.ask, effect: require_approval")
+    )
     agent = pauses.with_agent_tool(calls("deploy", 1))
     state = await pauses.pause(agent)
     (outer,) = await apply_decisions(state)
@@ -338,7 +342,9 @@ async def test_an_agent_that_is_a_tool_can_itself_need_a_person(tmp_path: Path) 
 
 async def test_a_tool_of_a_server_pauses(tmp_path: Path) -> None:
     """A real MCP server: nothing reaches it before the approval, and once after it."""
-    pauses = Pauses(tmp_path, policies=POLICIES.replace("tool.free, effect: allow", "tool.free, effect: require_approval"))
+    pauses = Pauses(
+        tmp_path, policies=POLICIES.replace("tool.free, effect: allow", "tool.free, effect: require_approval")
+    )
     params: Any = {
         "command": sys.executable,
         "args": ["-m", "agentlattice_integrations.contract.mcp_server", str(tmp_path / "served")],

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,8 @@ def process(what: str, directories: list[Path]) -> int:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, Path]]:
-    """Every cell: paused by a process that was then killed, decided, and resumed by another; and once more by a third."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
+    """Every cell: paused by a process that was then killed, decided, and resumed by another."""
     root = tmp_path_factory.mktemp("runs")
     found = {}
     for number, (count, decision, inside) in enumerate(CELLS):
@@ -57,7 +56,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, Path]]:
         pauses.decide(decision)
         pauses.close()
     assert process("resume", directories) == 0
-    yield found
+    return found
 
 
 def expected(decision: str, number: int) -> str:
@@ -108,7 +107,7 @@ def test_each_tool_ran_as_often_as_it_was_approved(
 
 
 def test_a_second_resume_in_a_third_process_runs_nothing_again(runs: dict[Any, Path]) -> None:
-    """The same saved state, resumed again elsewhere: what ran is not run again, what waited runs once it is approved."""
+    """The same saved state, resumed elsewhere: what ran is not run again, what waited runs once it is approved."""
     chosen = {cell: runs[cell] for cell in CELLS if cell[1] in ("a", "ad", "al") and cell[0] == 2}
     for (_, decision, _), directory in chosen.items():
         pauses = Pauses(directory, policies=None)
