@@ -98,9 +98,9 @@ def govern(
 
     - `report` is handed the coverage report, such as `print`; `coverage(result)` gives it later.
     - `actions`: mappings for tools one does not own, see `ActionTable`. `redact`: further paths to redact.
-    - `on_approval`: `wait` until a person has decided (at most `approval_timeout` seconds), `pause`: end the run with an
-      interruption, or `defer`: tell the model that it is pending. What cannot pause (hand-offs, executors, hosted MCP
-      tools, runs without a trace) then waits. See `apply_decisions`.
+    - `on_approval`: `wait` until a person has decided (at most `approval_timeout` seconds), `pause`: end the run with
+      an interruption (see `apply_decisions`; hand-offs, executors, hosted MCP tools and runs without a trace cannot,
+      and wait), or `defer`: tell the model that it is pending.
     - `hosted_tools`: `refuse` takes away what the provider runs without asking; `allow` keeps it, ungoverned.
     - `on_behalf_of`: the end user, or a function of the run's context that tells.
 

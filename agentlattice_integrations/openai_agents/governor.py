@@ -1,8 +1,8 @@
 """What stands before every governed tool of one `govern(...)` call: the gate, its settings, and who is acting.
 
 - A call is named by the run's trace id, the model requests so far (not where runs pause) and the tool call id; all
-  survive a `RunState` that is resumed in another process. Without a trace (tracing is off and the run has no `trace_id`) a call has no name
-  that outlives it, and is not idempotent.
+  survive a `RunState` that is resumed in another process. Without a trace (tracing is off and the run has no
+  `trace_id`) a call has no name that outlives it, and is not idempotent.
 - Inside an agent that runs as a tool, the name of the outer call stands in front.
 - The decision is a span of the SDK's trace when there is one. It holds what was decided, never arguments.
 """

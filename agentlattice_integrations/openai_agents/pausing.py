@@ -1,7 +1,7 @@
 """A tool's `needs_approval` where runs pause: yes while a person is asked, by the decision on this very call.
 
 - The tool's own `needs_approval` comes first; what it asks about is decided on once the application has approved.
-- The SDK asks more than once about a call. The call is decided on the first time; the answer is kept until the call runs.
+- The SDK asks more than once about a call. It is decided on the first time; the answer is kept until the call runs.
 - A call without an identity could not be found again in another process, so its run does not pause: it waits.
 """
 
