@@ -23,13 +23,16 @@ from agentlattice_integrations.openai_agents.decisions import PendingCall, apply
 from agentlattice_integrations.openai_agents.function_tools import governance_guardrail, outcome_guardrail
 from agentlattice_integrations.openai_agents.governing import coverage, govern
 from agentlattice_integrations.openai_agents.governor import current_action_id
+from agentlattice_integrations.openai_agents.pausing import RunPaused, pause_block
 
 __all__ = [
     "PendingCall",
+    "RunPaused",
     "apply_decisions",
     "coverage",
     "current_action_id",
     "govern",
     "governance_guardrail",
     "outcome_guardrail",
+    "pause_block",
 ]

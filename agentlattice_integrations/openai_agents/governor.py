@@ -25,6 +25,7 @@ from weakref import WeakKeyDictionary
 from agents import RunContextWrapper, custom_span, get_current_trace
 from agents.tool_context import ToolContext
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.results import ActionResult
 from agentlattice_core.toolcalls.call import CallKind, Denial, OnApproval, Permit, ToolCall
@@ -190,6 +191,11 @@ class Governor:
     """
 
     def __init__(self, al: GovernanceClient, settings: Settings) -> None:
+        if isinstance(al, Delegate):
+            raise InvalidRequestError(
+                f"the delegation of `{al.name}` has not begun; pass what its block gives: "
+                "`with al.delegate_sync(...) as child: govern(agent, child)`"
+            )
         if settings.hosted_tools not in ("refuse", "allow"):
             raise InvalidRequestError(f"hosted_tools `{settings.hosted_tools}` is not one of refuse, allow")
         self.al = al

@@ -3,6 +3,8 @@
 - The tool's own `needs_approval` comes first; what it asks about is decided on once the application has approved.
 - The SDK asks more than once about a call. It is decided on the first time; the answer is kept until the call runs.
 - A call without an identity could not be found again in another process, so its run does not pause: it waits.
+- The SDK returns from a run that pauses. Where that must not look like an end, as in the block of a delegation,
+  `pause_block` raises `RunPaused`, which suspends the child and does not end it.
 """
 
 from __future__ import annotations
@@ -11,12 +13,31 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from agents import RunContextWrapper
+from agents import RunContextWrapper, RunState
+from agents.result import RunResultBase
 
+from agentlattice_core.pauses import register_pause
 from agentlattice_core.toolcalls.call import CallKind, Denial, ToolCall
 from agentlattice_integrations.openai_agents.governor import Governor, HeldPermit
 
-__all__ = ["PausableSeat", "PausingQuestion"]
+__all__ = ["PausableSeat", "PausingQuestion", "RunPaused", "pause_block"]
+
+
+class RunPaused(Exception):  # noqa: N818 - a pause is no error
+    """A run waits for a person. `state` is to be saved, and resumed later."""
+
+    def __init__(self, state: RunState[Any, Any]) -> None:
+        super().__init__("the run waits for a person; save its state and resume it later")
+        self.state = state
+
+
+register_pause(RunPaused)
+
+
+def pause_block(result: RunResultBase) -> None:
+    """Leave the block in which `result` was made by raising RunPaused, if the run paused; else do nothing."""
+    if result.interruptions:
+        raise RunPaused(result.to_state())  # type: ignore[attr-defined]
 
 
 class PausableSeat(Protocol):

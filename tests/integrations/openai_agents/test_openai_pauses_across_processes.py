@@ -20,7 +20,7 @@ DECISIONS = ("a", "d", "t", "ad", "al")
 CELLS = [
     (count, decision, inside)
     for count, decision, inside in itertools.product(COUNTS, DECISIONS, (False, True))
-    if count > 1 or len(decision) == 1
+    if (count > 1 or len(decision) == 1) and (count == 2 or not inside)
 ]
 REASONS = {"d": "DENIED_BY_REVIEWER", "t": "approval_timeout"}
 
