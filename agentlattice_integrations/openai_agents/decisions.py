@@ -123,7 +123,9 @@ class _Carrying:
             return self._open() if said is None else None
         if await question.asks_itself(self.context, _parsed(arguments), self.call_id):
             return self._open() if said is None else None
-        seat.governor.resumed_as(self.context, self.run)
+        for context in (self.context, self.state._context):
+            if context is not None:
+                seat.governor.resumed_as(context, self.run)
         call = dataclasses.replace(
             seat.call(self.context, arguments, self.call_id),
             run=self.run,

@@ -13,8 +13,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from agents import RunContextWrapper, RunState
-from agents.result import RunResultBase
+from agents import RunContextWrapper, RunResult, RunResultStreaming, RunState
 
 from agentlattice_core.pauses import register_pause
 from agentlattice_core.toolcalls.call import CallKind, Denial, ToolCall
@@ -34,10 +33,10 @@ class RunPaused(Exception):  # noqa: N818 - a pause is no error
 register_pause(RunPaused)
 
 
-def pause_block(result: RunResultBase) -> None:
+def pause_block(result: RunResult | RunResultStreaming) -> None:
     """Leave the block in which `result` was made by raising RunPaused, if the run paused; else do nothing."""
     if result.interruptions:
-        raise RunPaused(result.to_state())  # type: ignore[attr-defined]
+        raise RunPaused(result.to_state())
 
 
 class PausableSeat(Protocol):

@@ -73,6 +73,8 @@ class Pauses:
         def ran(what: str) -> str:
             with self.effects.open("a", encoding="utf-8") as file:
                 file.write(f"{what}\n")
+            if (self.directory / "die").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
             return what
 
         @function_tool

@@ -181,6 +181,16 @@ async def test_policy_may_change_while_a_run_is_paused(pauses: Pauses, effect: s
     assert resumed.said("call_0") == ("deployed 0" if ran else "POLICY_DENIED")
 
 
+async def test_observing_never_pauses(tmp_path: Path) -> None:
+    """In observe mode everything runs at once, and the log says what enforcement would have asked."""
+    pauses = Pauses(tmp_path, mode="observe")
+    agent = pauses.agent(calls("deploy", 2))
+    result = await Runner.run(agent, "go")
+    assert (result.interruptions, pauses.ran()) == ([], ["deployed 0", "deployed 1"])
+    assert [(event.status, event.claim) for event in pauses.log()] == [("requested", "succeeded")] * 2
+    pauses.close()
+
+
 async def test_an_unused_approval_lapses(pauses: Pauses, clock: ManualClock) -> None:
     """A run that is resumed more than a day after the approval asks nobody and runs nothing."""
     agent = pauses.agent(calls("deploy", 1))
@@ -191,15 +201,16 @@ async def test_an_unused_approval_lapses(pauses: Pauses, clock: ManualClock) -> 
     assert (resumed.said("call_0"), pauses.ran()) == ("approval_timeout", [])
 
 
-async def test_a_run_goes_on_in_another_trace(pauses: Pauses) -> None:
+@pytest.mark.parametrize("inside", [False, True], ids=["a tool", "inside an agent that is a tool"])
+async def test_a_run_goes_on_in_another_trace(pauses: Pauses, inside: bool) -> None:
     """A process that resumes inside a trace of its own still finds the calls: they go by the trace they began in."""
-    agent = pauses.agent(calls("deploy", 1))
+    agent = (pauses.with_agent_tool if inside else pauses.agent)(calls("deploy", 1))
     with trace("asking"):
         await pauses.pause(agent)
     pauses.decide("a")
     with trace("answering"):
         resumed = await pauses.resume(agent)
-    assert (resumed.final, pauses.ran(), len(pauses.log())) == ("done", ["deployed 0"], 1)
+    assert (resumed.final, pauses.ran(), len(pauses.log())) == ("done", ["deployed 0"], 1 + inside)
 
 
 async def test_a_hook_that_changes_approved_arguments_runs_nothing(pauses: Pauses) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_pauses import Pauses
+from openai_pauses import Pauses, calls
 
 HERE = Path(__file__).parent
 COUNTS = (1, 2, 5)
@@ -120,3 +121,20 @@ def test_a_second_resume_in_a_third_process_runs_nothing_again(runs: dict[Any, P
         assert sorted((directory / "effects").read_text().splitlines()) == ran
         told = json.loads((directory / "resumed.json").read_text())
         assert (told["interruptions"], told["final"]) == ([], "done")
+
+
+def test_a_process_killed_while_the_approved_tool_runs_leaves_an_unknown(tmp_path: Path) -> None:
+    """Nobody can say whether the tool finished: it is not run again, and whoever resumes next is told so."""
+    (tmp_path / "script.json").write_text(json.dumps({"tool": "deploy", "count": 1, "inside": False}))
+    pauses = Pauses(tmp_path)
+    asyncio.run(pauses.pause(pauses.agent(calls("deploy", 1))))
+    pauses.decide("a")
+    (tmp_path / "die").touch()
+    assert process("resume", [tmp_path]) == -9
+    (tmp_path / "die").unlink()
+    assert process("resume", [tmp_path]) == 0
+    told = json.loads((tmp_path / "resumed.json").read_text())
+    assert (told["shown"], told["final"]) == ({"call_0": "OUTCOME_UNKNOWN"}, "done")
+    assert pauses.ran() == ["deployed 0"]
+    assert [event.claim for event in pauses.log()] == ["started"]
+    pauses.close()
