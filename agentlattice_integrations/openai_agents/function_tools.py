@@ -35,7 +35,8 @@ from agents import (
 from agents.tool_context import ToolContext
 from agents.tracing import FunctionSpanData
 
-from agentlattice_core.toolcalls.call import CallKind, Denial, OnApproval
+from agentlattice_core.errors import InvalidRequestError
+from agentlattice_core.toolcalls.call import CallKind, Denial, OnApproval, ToolCall
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_core.toolcalls.mapping import ActionTable, mark_of
 from agentlattice_integrations.openai_agents.governor import (
@@ -44,12 +45,18 @@ from agentlattice_integrations.openai_agents.governor import (
     OnBehalfOf,
     Settings,
     enclosing_call,
+    identity_within,
     running,
     trace_id,
 )
+from agentlattice_integrations.openai_agents.pausing import PausingQuestion
 
 try:
-    from agents.agent_tool_state import get_agent_tool_state_scope, peek_agent_tool_run_result
+    from agents.agent_tool_state import (
+        drop_agent_tool_run_result,
+        get_agent_tool_state_scope,
+        peek_agent_tool_run_result,
+    )
 except ImportError:  # an SDK that keeps this elsewhere: a suspended agent tool is then decided on again
     peek_agent_tool_run_result = None  # type: ignore[assignment]
 
@@ -81,17 +88,24 @@ class Seat:
         self.kind = kind
         self.target = mapping_target(tool)
 
-    async def decide(self, context: Any, arguments: str) -> HeldPermit | Denial:
-        """Ask the gate about one call of this tool."""
-        call = self.governor.tool_call(
+    def call(self, context: Any, arguments: Mapping[str, Any] | str, call_id: str | None = None) -> ToolCall:
+        """One call of this tool, as the gate is asked about it."""
+        return self.governor.tool_call(
             self.tool.name,
             arguments or "{}",
             context if isinstance(context, RunContextWrapper) else None,
             kind=self.kind,
-            call_id=_call_id(context),
+            call_id=call_id or _call_id(context),
             target=self.target,
             schema=self.tool.params_json_schema,
         )
+
+    async def decide(self, context: Any, arguments: str) -> HeldPermit | Denial:
+        """The answer to one call of this tool: the one given when the SDK asked about approval, or the gate's now."""
+        call = self.call(context, arguments)
+        kept = self.governor.answers.take(call)
+        if kept is not None:
+            return kept
         answer = await self.governor.decide(call)
         return answer if isinstance(answer, Denial) else HeldPermit(answer, call)
 
@@ -101,11 +115,17 @@ class Seat:
         if held is None:
             answer = await self.decide(context, arguments)
             if isinstance(answer, Denial):
-                return answer.text
+                going_on = self._going_on(answer, context, arguments)
+                if going_on is None:
+                    _forget_inside(context)
+                    return answer.text
+                answer = going_on
             held = answer
         held.used = True
         inner = running.set(held)
-        outer = enclosing_call.set(_identity_within(held, context)) if self.kind == "agent" else None
+        outer = None
+        if self.kind == "agent":
+            outer = enclosing_call.set(identity_within(held.call.run, held.call.call_id))
         span = get_current_span() if held.call.run is not None else None  # without a trace there is none
         error_before = span.error if span is not None else None
         try:
@@ -140,6 +160,17 @@ class Seat:
         if self.kind == "agent":
             return self.governor.resume(_suspension_key(context, arguments))
         return None
+
+    def _going_on(self, denial: Denial, context: Any, arguments: str) -> HeldPermit | None:
+        """The claim under which an agent that paused inside, in another process, goes on; it was never given up."""
+        if (
+            self.kind != "agent"
+            or denial.reason != "OUTCOME_UNKNOWN"
+            or denial.action_id is None
+            or not _suspended_inside(context)
+        ):
+            return None
+        return self.governor.claimed(denial.action_id, self.call(context, arguments))
 
 
 class GovernanceGuardrail(ToolInputGuardrail[Any]):
@@ -194,6 +225,10 @@ def governance_guardrail(
     Takes the settings of `govern`. It decides, and nothing more: put `outcome_guardrail(guardrail)` beside it, or the
     log does not learn how the tool ended. `govern(tool, al)` does both, and closes direct calls of the tool as well.
     """
+    if on_approval == "pause":
+        raise InvalidRequestError(
+            "on_approval `pause` takes more than a guardrail, which cannot pause a run; use `govern`, `wait` or `defer`"
+        )
     settings = Settings(
         actions=actions,
         redact=tuple(redact),
@@ -226,9 +261,12 @@ def outcome_guardrail(guardrail: ToolInputGuardrail[Any]) -> ToolOutputGuardrail
 
 
 def govern_function_tool(
-    tool: FunctionTool, governor: Governor, kind: CallKind | None = None
+    tool: FunctionTool, governor: Governor, kind: CallKind | None = None, *, pausable: bool = True
 ) -> FunctionTool:
-    """A governed copy of a function tool; a tool that is governed already is returned as it is."""
+    """A governed copy of a function tool; a tool that is governed already is returned as it is.
+
+    `pausable` says whether a `Runner` runs it, which can pause for an approval.
+    """
     if is_governed(tool):
         return tool
     governed = copy.copy(tool)
@@ -237,6 +275,8 @@ def govern_function_tool(
     last = own.pop() if own else None
     governed.tool_input_guardrails = [*own, GovernanceGuardrail(governor, seat, last)]
     governed.on_invoke_tool = _governed_invoker(governed.on_invoke_tool, seat)
+    if governor.pauses and pausable:
+        governed.needs_approval = PausingQuestion(seat, governed.needs_approval)
     return governed
 
 
@@ -308,6 +348,14 @@ def _invoker_class(base: type[Any]) -> type[Any]:
             seat = getattr(self, _SEAT)
             return _seated(bound, Seat(seat.governor, tool, seat.kind))
 
+        def prepare_arguments(self, input: str, tool_name: str) -> Any:
+            """Newer versions ask a person, and not `needs_approval`, where preparing changes the arguments. Policy has
+            to be asked about those as well, so nothing is prepared before.
+            """
+            if isinstance(getattr(self, _SEAT).tool.needs_approval, PausingQuestion):
+                return None
+            return super().prepare_arguments(input, tool_name)
+
         async def __call__(self, ctx: ToolContext[Any], input: str) -> Any:
             return await getattr(self, _SEAT).run(super().__call__, ctx, input)
 
@@ -340,15 +388,6 @@ def _call_id(context: Any) -> str | None:
     return context.tool_call_id if isinstance(context, ToolContext) else None
 
 
-def _identity_within(held: HeldPermit, context: Any) -> str | None:
-    run = held.call.run
-    call_id = held.call.call_id
-    if run is None or call_id is None:
-        return None
-    outer = enclosing_call.get()
-    return f"{outer}/{call_id}" if outer is not None else f"{run}/{call_id}"
-
-
 def _suspension_key(context: Any, arguments: str) -> tuple[str | None, str, str]:
     return (trace_id(), _call_id(context) or "", arguments)
 
@@ -362,6 +401,12 @@ def _suspended_inside(context: Any) -> bool:
         return False
     inner = peek_agent_tool_run_result(context.tool_call, scope_id=get_agent_tool_state_scope(context))
     return bool(getattr(inner, "interruptions", None))
+
+
+def _forget_inside(context: Any) -> None:
+    """Where an agent may not go on, what it waits for inside must not hold up the run."""
+    if _suspended_inside(context):
+        drop_agent_tool_run_result(context.tool_call, scope_id=get_agent_tool_state_scope(context))
 
 
 def _span_error(span: Any, before: Any) -> str | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from agents import (
+    Agent,
     ApplyPatchTool,
     ComputerTool,
     CustomTool,
@@ -97,8 +98,9 @@ def govern(
 
     - `report` is handed the coverage report, such as `print`; `coverage(result)` gives it later.
     - `actions`: mappings for tools one does not own, see `ActionTable`. `redact`: further paths to redact.
-    - `on_approval`: `wait` until a person has decided (at most `approval_timeout` seconds), or `defer`: tell the model
-      that it is pending.
+    - `on_approval`: `wait` until a person has decided (at most `approval_timeout` seconds), `pause`: end the run with
+      an interruption (see `apply_decisions`; hand-offs, executors, hosted MCP tools and runs without a trace cannot,
+      and wait), or `defer`: tell the model that it is pending.
     - `hosted_tools`: `refuse` takes away what the provider runs without asking; `allow` keeps it, ungoverned.
     - `on_behalf_of`: the end user, or a function of the run's context that tells.
 
@@ -313,7 +315,9 @@ class _Governing:
                 f"tool `{tool.name}` runs an agent that cannot be reached; use a supported version of the SDK"
             )
         kind: CallKind = "mcp" if from_server else kind_of(tool)
-        governed = govern_function_tool(tool, self.governor, kind)
+        # Realtime sessions have no state that could be saved.
+        pausable = agent is None or isinstance(agent, Agent)
+        governed = govern_function_tool(tool, self.governor, kind, pausable=pausable)
         self._note(tool.name, kind, agent, target=mapping_target(tool))
         if inner is not None:
             self.agent(inner)

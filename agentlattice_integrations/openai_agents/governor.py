@@ -1,8 +1,8 @@
 """What stands before every governed tool of one `govern(...)` call: the gate, its settings, and who is acting.
 
-- A call is named by the run's trace id, the model requests so far and the tool call id; all three survive a `RunState`
-  that is resumed in another process. Without a trace (tracing is off and the run has no `trace_id`) a call has no name
-  that outlives it, and is not idempotent.
+- A call is named by the run's trace id, the model requests so far (not where runs pause) and the tool call id; all
+  survive a `RunState` that is resumed in another process. Without a trace (tracing is off and the run has no
+  `trace_id`) a call has no name that outlives it, and is not idempotent.
 - Inside an agent that runs as a tool, the name of the outer call stands in front.
 - The decision is a span of the SDK's trace when there is one. It holds what was decided, never arguments.
 """
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -23,14 +25,18 @@ from weakref import WeakKeyDictionary
 from agents import RunContextWrapper, custom_span, get_current_trace
 from agents.tool_context import ToolContext
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import InvalidRequestError
+from agentlattice_core.results import ActionResult
 from agentlattice_core.toolcalls.call import CallKind, Denial, OnApproval, Permit, ToolCall
 from agentlattice_core.toolcalls.coverage import Coverage
 from agentlattice_core.toolcalls.gate import ToolGate
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_core.toolcalls.mapping import ActionTable
+from agentlattice_core.toolcalls.redaction import redact_text
 
 __all__ = [
+    "Answers",
     "Governor",
     "HeldPermit",
     "HostedTools",
@@ -38,6 +44,8 @@ __all__ = [
     "Settings",
     "current_action_id",
     "enclosing_call",
+    "identity_of",
+    "identity_within",
     "run_permitted",
     "running",
     "trace_id",
@@ -45,6 +53,8 @@ __all__ = [
 
 HostedTools = Literal["refuse", "allow"]
 OnBehalfOf = str | Callable[[RunContextWrapper[Any]], str | None]
+
+_log = logging.getLogger("agentlattice")
 
 FRAMEWORK = "openai-agents"
 _MAX_SUSPENDED = 1024
@@ -126,6 +136,42 @@ async def run_permitted(
     return result
 
 
+class Answers:
+    """Answers between the SDK's question whether a call needs approval and the run of that call. Safe from any thread.
+
+    Each is taken once. A permit that nobody takes says in the log that the tool was not started.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, str], HeldPermit | Denial] = OrderedDict()
+
+    def keep(self, call: ToolCall, answer: HeldPermit | Denial) -> None:
+        """Keep the answer to a call that has an identity."""
+        assert call.identity is not None
+        with self._lock:
+            self._kept[call.identity, call.tool] = answer
+            while len(self._kept) > _MAX_SUSPENDED:
+                self._kept.popitem(last=False)
+
+    def holds(self, call: ToolCall) -> bool:
+        """Whether the answer to this very call is kept."""
+        kept = self._kept.get((call.identity or "", call.tool))
+        return isinstance(kept, Denial) or (kept is not None and _fits(kept, call))
+
+    def take(self, call: ToolCall) -> HeldPermit | Denial | None:
+        """The answer to this call, if it is kept and for exactly these arguments."""
+        with self._lock:
+            kept = self._kept.pop((call.identity or "", call.tool), None)
+        return kept if kept is None or isinstance(kept, Denial) or _fits(kept, call) else None
+
+
+def _fits(held: HeldPermit, call: ToolCall) -> bool:
+    arguments = call.arguments
+    assert not isinstance(arguments, bytes)
+    return held.fits(call.tool, call.call_id, arguments)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the caller of `govern` chose. Two calls with equal settings are the same governance."""
@@ -145,24 +191,28 @@ class Governor:
     """
 
     def __init__(self, al: GovernanceClient, settings: Settings) -> None:
-        if settings.on_approval == "pause":
+        if isinstance(al, Delegate):
             raise InvalidRequestError(
-                "on_approval `pause` is not available for the OpenAI Agents SDK; use `wait` or `defer`"
+                f"the delegation of `{al.name}` has not begun; pass what its block gives: "
+                "`with al.delegate_sync(...) as child: govern(agent, child)`"
             )
         if settings.hosted_tools not in ("refuse", "allow"):
             raise InvalidRequestError(f"hosted_tools `{settings.hosted_tools}` is not one of refuse, allow")
         self.al = al
         self.settings = settings
+        self.pauses = settings.on_approval == "pause"
         self.gate = ToolGate(
             al,
             actions=settings.actions,
             redact=settings.redact,
-            on_approval=settings.on_approval,
+            on_approval="wait" if self.pauses else settings.on_approval,
             approval_timeout=settings.approval_timeout,
         )
+        self.answers = Answers()
         self.coverage = Coverage()
         self.lock = threading.RLock()
         self.acting: WeakKeyDictionary[RunContextWrapper[Any], Any] = WeakKeyDictionary()
+        self._runs: dict[int, tuple[weakref.ref[Any], str]] = {}
         self.suspended: OrderedDict[tuple[str | None, str, str], HeldPermit] = OrderedDict()
         self.classes: dict[type[Any], type[Any]] = {}
 
@@ -178,13 +228,14 @@ class Governor:
         schema: Any = None,
     ) -> ToolCall:
         """Describe one call of a tool in the run that `context` belongs to."""
-        run = trace_id() or _configured_trace_id(context)
+        run = self._run_of(context)
+        named = self.pauses or kind not in ("agent", "handoff")
         return ToolCall(
             framework=FRAMEWORK,
             tool=tool,
             arguments=arguments,
             call_id=call_id,
-            identity=None if kind in ("agent", "handoff") else _identity(run, call_id, context),
+            identity=identity_of(run, call_id, self._turn(context)) if named else None,
             kind=kind,
             target=target,
             schema=schema,
@@ -194,18 +245,83 @@ class Governor:
         )
 
     async def decide(self, call: ToolCall) -> Permit | Denial:
-        """Ask the gate; the answer is a span of the current trace, if there is one."""
+        """Ask the gate; where a person is asked, as `on_approval` says, and a run that pauses is waited in."""
+        return await self._noted(call, self._gate_for("wait") if self.pauses else self.gate)
+
+    async def ask(self, call: ToolCall) -> Permit | Denial:
+        """Ask the gate and wait for nobody: where a person is asked, the answer is a denial of status `pending`."""
+        return await self._noted(call, self._gate_for("defer"))
+
+    async def look(self, call: ToolCall, client: GovernanceClient) -> Permit | Denial:
+        """As `ask`, through `client`."""
+        return await self._gate_for("defer", client).authorize(call)
+
+    def _gate_for(self, on_approval: OnApproval, client: GovernanceClient | None = None) -> ToolGate:
+        """A gate for one call. A gate remembers what is pending, and gives an equal call the answer of the first; calls
+        that pause are told apart by their own names, also where they are equal.
+        """
+        return ToolGate(
+            client if client is not None else self.al,
+            actions=self.gate.actions,
+            redact=self.settings.redact,
+            on_approval=on_approval,
+            approval_timeout=self.settings.approval_timeout,
+        )
+
+    async def _noted(self, call: ToolCall, gate: ToolGate) -> Permit | Denial:
+        """The gate's answer, as a span of the current trace, if there is one."""
         if call.run is None or trace_id() is None:
-            return await self.gate.authorize(call)
+            return await gate.authorize(call)
         noted: dict[str, Any] = {"tool": call.tool}
         with custom_span("agentlattice decision", noted):
-            answer = await self.gate.authorize(call)
+            answer = await gate.authorize(call)
             noted["action_id"] = answer.action_id
             if isinstance(answer, Denial):
                 noted["outcome"], noted["reason"] = answer.status, answer.reason
             else:
                 noted["outcome"] = "permitted"
         return answer
+
+    def resumed_as(self, context: RunContextWrapper[Any], run: str) -> None:
+        """The run of `context` goes on under the trace id it began with, whatever trace it is resumed in."""
+        with self.lock:
+            self._runs = {key: known for key, known in self._runs.items() if known[0]() is not None}
+            self._runs[id(context.usage)] = (weakref.ref(context.usage), run)
+
+    def _run_of(self, context: RunContextWrapper[Any] | None) -> str | None:
+        if self._runs and context is not None:
+            # The one object that all contexts of a run share, those of its tools and of inner agents included.
+            known = self._runs.get(id(context.usage))
+            if known is not None and known[0]() is context.usage:
+                return known[1]
+        return trace_id() or _configured_trace_id(context)
+
+    def claimed(self, action_id: str, call: ToolCall) -> HeldPermit:
+        """The permit of a call whose claim was taken before, in another process, for the rest of its run."""
+
+        def report(outcome: str, message: str | None) -> None:
+            try:
+                self.al.record_outcome(action_id, outcome, None if message is None else redact_text(message))
+            except Exception:
+                # The tool has run, and a lost outcome reads `unknown`, which is true.
+                _log.warning("the outcome of action `%s` could not be recorded", action_id, exc_info=True)
+
+        result = ActionResult("executed", action_id, replayed=True, claim="started")
+        return HeldPermit(Permit(action_id, {}, "", result, report, lambda _: None), call)
+
+    def _turn(self, context: RunContextWrapper[Any] | None) -> str:
+        """What tells calls apart that a model gives the same id in several turns. Where runs pause it must not do so:
+        the count of requests goes on inside agents that run as tools, and the SDK's approvals go by the id as well.
+        """
+        if self.pauses:
+            return ""
+        return f"{context.usage.requests if context is not None else 0}/"
+
+    def is_suspended(self, call_id: str) -> bool:
+        """Whether this call of an agent, in the current run, waits inside for an approval."""
+        run = trace_id()
+        with self.lock:
+            return any(key[:2] == (run, call_id) for key in self.suspended)
 
     def suspend(self, key: tuple[str | None, str, str], held: HeldPermit) -> None:
         """Keep the permit of an agent that runs as a tool and waits inside for an approval of the SDK's own."""
@@ -242,15 +358,23 @@ def _configured_trace_id(context: RunContextWrapper[Any] | None) -> str | None:
     return config.trace_id if config is not None else None
 
 
-def _identity(run: str | None, call_id: str | None, context: RunContextWrapper[Any] | None) -> str | None:
+def identity_of(run: str | None, call_id: str | None, turn: str = "", outer: str | None = None) -> str | None:
+    """What names a call for good; `outer` is what stands in front inside an agent that runs as a tool, by default the
+    one that runs now. None where nothing names it.
+    """
     if run is None or call_id is None:
         return None
-    outer = enclosing_call.get()
-    if outer is not None:
-        # The usage of inner runs is shared with the outer one, so in parallel its count differs from run to run.
-        return f"{outer}/{call_id}"
-    requests = context.usage.requests if context is not None else 0
-    return f"{run}/{requests}/{call_id}"
+    outer = outer or enclosing_call.get()
+    # The usage of inner runs is shared with the outer one, so in parallel its count differs from run to run.
+    return f"{outer}/{call_id}" if outer is not None else f"{run}/{turn}{call_id}"
+
+
+def identity_within(run: str | None, call_id: str | None, outer: str | None = None) -> str | None:
+    """What stands in front of the names of the calls that an agent makes which runs as the call `call_id`."""
+    if run is None or call_id is None:
+        return None
+    outer = outer or enclosing_call.get()
+    return f"{outer}/{call_id}" if outer is not None else f"{run}/{call_id}"
 
 
 def _who(context: RunContextWrapper[Any] | None, run: str | None) -> dict[str, Any]:

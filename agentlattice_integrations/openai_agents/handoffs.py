@@ -67,8 +67,8 @@ def govern_handoff(item: Any, governor: Governor, govern_target: Callable[[Any],
 
 
 def handoff_governor(item: object) -> Governor | None:
-    """Who governs a hand-off, if anybody does."""
-    return cast("Governor | None", getattr(item, _GOVERNOR, None))
+    """Who governs a hand-off, if anybody does. A governed agent that stands for one is not one yet."""
+    return cast("Governor | None", getattr(item, _GOVERNOR, None)) if isinstance(item, Handoff) else None
 
 
 def handoff_target(item: Handoff[Any, Any]) -> Any:

@@ -43,6 +43,7 @@ from agentlattice_core.errors import (
     ForbiddenError,
     IllegalTransitionError,
     NotFoundError,
+    NotYourEventError,
 )
 from agentlattice_core.policies import Policies
 from agentlattice_core.principals import Forever, Operator
@@ -50,7 +51,7 @@ from agentlattice_core.results import ApprovalRequest, ConditionResult, RuleResu
 from agentlattice_core.segregation import check_segregation
 from agentlattice_core.stores.base import Document, Row
 
-__all__ = ["approval_request", "cancel", "decide", "pending"]
+__all__ = ["approval_request", "cancel", "decide", "pending", "status_of"]
 
 
 class _State(Protocol):
@@ -130,6 +131,18 @@ def pending(state: _State, at: str) -> list[ApprovalRequest]:
     """What waits for a person at the time `at` of the log, the nearest deadline first."""
     keys = [key.split("/", 1) for key, _ in state.scan("pending")]
     return [approval_request(state, approval_id) for deadline, approval_id in keys if deadline > at]
+
+
+def status_of(state: _State, agent: str, approval_id: str, at: str) -> str:
+    """How a request of `agent` stands at the time `at` of the log.
+
+    Raises NotFoundError, and NotYourEventError for another agent's request.
+    """
+    approval = _known(state, approval_id)
+    if approval["agent"] != agent:
+        raise NotYourEventError(approval["action"])
+    status: str = approval["status"]
+    return "timed_out" if status == "pending" and at >= approval["timeout_at"] else status
 
 
 def approval_request(state: _State, approval_id: str) -> ApprovalRequest:

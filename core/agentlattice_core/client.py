@@ -175,6 +175,21 @@ class AgentLattice(Operating, Delegating):
         """As `claim`."""
         return self._engine.run(self._claiming(audit_event_id), self._giving_back())
 
+    async def approval_status(self, approval_id: str) -> str:
+        """How a request of this agent stands: `pending`, `approved`, `denied`, `timed_out` or `cancelled`.
+
+        Claims nothing. Raises NotFoundError, NotYourEventError.
+        """
+        return await asyncio.to_thread(self.approval_status_sync, approval_id)
+
+    def approval_status_sync(self, approval_id: str) -> str:
+        """As `approval_status`."""
+        agent = self._acting().agent
+        with self._engine.read() as reader:
+            return approvals.status_of(
+                reader, agent, approval_id, time_of_log(self._engine.clock, reader.head.at)
+            )
+
     def _claiming(self, audit_event_id: str) -> Callable[[Batch], ActionResult]:
         caller, in_force = self._acting(), self._engine.policies
 

@@ -480,3 +480,19 @@ async def test_a_realtime_agent_offers_governed_tools_and_hand_offs(secrets: Sec
     assert await transfer.on_invoke_handoff(context, "{}") is agent
     assert is_denial(transfer.get_transfer_message(agent))
     assert secrets.ran == 0
+
+
+async def test_a_hand_off_to_an_agent_that_is_governed_already_is_decided_on() -> None:
+    """Agents that hand over to each other, and agents governed before: the transfer is asked about all the same."""
+    world = World("tool.transfer_to_first", "tool.transfer_to_third")
+    third = govern(Agent(name="third", model=ScriptedModel()), world)
+    first = Agent(name="first", model=ScriptedModel([call("transfer_to_second")]))
+    model = ScriptedModel([call("transfer_to_first")], [call("transfer_to_third")])
+    second = Agent(name="second", handoffs=[first, third], model=model)
+    first.handoffs = [second]
+    result = await Runner.run(govern(first, world), "go")
+    assert result.last_agent is second
+    assert (world.types, world.statuses) == (
+        ["tool.transfer_to_second", "tool.transfer_to_first", "tool.transfer_to_third"],
+        ["executed", "denied", "denied"],
+    )

@@ -304,7 +304,6 @@ async def test_native_guardrails_give_way_to_govern(files: Files) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"on_approval": "pause"}, "use `wait` or `defer`"),
         ({"hosted_tools": "maybe"}, "hosted_tools `maybe`"),
     ],
 )

@@ -1,0 +1,227 @@
+"""A governed agent whose runs pause: its policy, its tools over a file of what ran, and the people who decide.
+
+Run as a program it is the process that is gone: `pause <directory>...` runs each to its pause, saves the state and
+is killed; `resume <directory>...` is another process that carries the decisions into each state and runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agents import Agent, Runner, RunState, function_tool
+from agents.tracing import set_trace_processors
+from openai_scripted import ScriptedModel, call
+
+from agentlattice_core import AgentLattice
+from agentlattice_core.results import AuditEvent
+from agentlattice_integrations.contract.harness import Seen
+from agentlattice_integrations.contract.world import parse_denial
+from agentlattice_integrations.openai_agents import PendingCall, apply_decisions, govern
+
+__all__ = ["POLICIES", "Pauses", "calls"]
+
+POLICIES = """
+version: 1
+policies:
+  - {name: Free, action: tool.free, effect: allow}
+  - {name: Forbidden, action: tool.forbidden, effect: deny}
+  - {name: Ask, action: tool.ask, effect: allow}
+  - {name: Transfer, action: tool.transfer_to_second, effect: allow}
+  - {name: Deploy, action: tool.deploy, effect: require_approval}
+  - {name: Hasty, action: tool.deploy_hastily, effect: require_approval, approval: {timeout: 1s}}
+  - {name: Own, action: tool.own, effect: allow}
+"""
+
+
+def calls(tool: str, count: int) -> list[Any]:
+    """Parallel calls of one turn, `call_0` and so on, each with a version of its own."""
+    return [call(tool, {"version": str(number)}, call_id=f"call_{number}") for number in range(count)]
+
+
+class Pauses:
+    """One log, one agent and what its tools did, in a directory that another process can open as well."""
+
+    def __init__(self, directory: Path, *, policies: str | None = POLICIES, **client: Any) -> None:
+        self.directory = directory
+        self.effects = directory / "effects"
+        self.saved = directory / "state.json"
+        if policies is not None:
+            (directory / "policies.yaml").write_text(policies, encoding="utf-8")
+        self.al = AgentLattice.embedded(
+            directory / "governance.db",
+            policies=directory / "policies.yaml" if policies is not None else None,
+            agent="deployer",
+            **client,
+        )
+        self.reviewer = self.al.for_operator("rita")
+
+    def close(self) -> None:
+        self.reviewer.close()
+        self.al.close()
+
+    # --- the agent --------------------------------------------------------------------------------------------------
+
+    def tools(self) -> list[Any]:
+        def ran(what: str) -> str:
+            with self.effects.open("a", encoding="utf-8") as file:
+                file.write(f"{what}\n")
+            if (self.directory / "die").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return what
+
+        @function_tool
+        def deploy(version: str) -> str:
+            """Deploy a version."""
+            return ran(f"deployed {version}")
+
+        @function_tool
+        async def deploy_hastily(version: str) -> str:
+            """Deploy a version, if somebody agrees at once."""
+            return ran(f"deployed {version}")
+
+        @function_tool
+        def free(version: str) -> str:
+            """Say a version."""
+            return ran(f"said {version}")
+
+        @function_tool
+        def forbidden(version: str) -> str:
+            """Do what nobody may do."""
+            return ran(f"did {version}")
+
+        @function_tool(needs_approval=True)
+        def own(version: str) -> str:
+            """Do what the application asks about itself."""
+            return ran(f"owned {version}")
+
+        return [deploy, deploy_hastily, free, forbidden, own]
+
+    def agent(self, *turns: Any, **more: Any) -> Agent[Any]:
+        settings = {"on_approval": "pause", **more}
+        return govern(
+            Agent(name="main", tools=self.tools(), model=ScriptedModel(*turns)), self.al, **settings
+        )
+
+    def with_agent_tool(self, *turns: Any) -> Agent[Any]:
+        inner = Agent(name="inner", tools=self.tools(), model=ScriptedModel(*turns))
+        # The SDK keeps what waits inside an agent by the id of its call, for the whole process.
+        asked = call("ask", {"input": "go"}, call_id=f"call_outer_{self.directory.name}")
+        asking = ScriptedModel([asked]) if turns else ScriptedModel()
+        outer = Agent(name="outer", tools=[inner.as_tool("ask", "Ask.")], model=asking)
+        return govern(outer, self.al, on_approval="pause")
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    async def pause(self, agent: Agent[Any]) -> RunState[Any]:
+        """Run to the pause; the state is saved."""
+        result = await Runner.run(agent, "go")
+        state = result.to_state()
+        self.saved.write_text(state.to_string(), encoding="utf-8")
+        return state
+
+    async def load(self, agent: Agent[Any]) -> RunState[Any]:
+        return await RunState.from_string(agent, self.saved.read_text(encoding="utf-8"))
+
+    async def resume(self, agent: Agent[Any], state: RunState[Any] | None = None, **more: Any) -> Resumed:
+        """Carry the decisions into the state (the saved one, unless another is given), and run it."""
+        state = state or await self.load(agent)
+        waiting = await apply_decisions(state, **more)
+        return Resumed(waiting, await Runner.run(agent, state))
+
+    # --- people and the log -----------------------------------------------------------------------------------------
+
+    def requests(self) -> dict[str, str]:
+        """What waits for a person: the id of the request by the version it is about."""
+        return {str(one.metadata["version"]): one.id for one in self.reviewer.list_pending_approvals_sync()}
+
+    def decide(self, decision: str) -> None:
+        """Have the reviewer decide on everything as the letters say: approve, deny, leave."""
+        for number, (_, approval_id) in enumerate(sorted(self.requests().items())):
+            letter = decision[number % len(decision)]
+            if letter == "a":
+                self.reviewer.approve_action_sync(approval_id)
+            elif letter == "d":
+                self.reviewer.deny_action_sync(approval_id, "not today")
+
+    def ran(self) -> list[str]:
+        """What the tools did, sorted."""
+        return sorted(self.effects.read_text(encoding="utf-8").splitlines()) if self.effects.exists() else []
+
+    def log(self, action_type: str | None = None) -> list[AuditEvent]:
+        """The recorded actions, oldest first."""
+        self.al.flush()
+        return list(reversed(self.al.audit_sync(limit=200, action_type=action_type).events))
+
+
+class Resumed:
+    """How a resumed run went: what it still waited for, and what the model was shown by call."""
+
+    def __init__(self, waiting: Sequence[PendingCall], result: Any) -> None:
+        self.waiting = list(waiting)
+        self.interruptions = [item.raw_item.call_id for item in result.interruptions]
+        self.final = result.final_output
+        self.shown = {
+            item.raw_item["call_id"]: item.output
+            for item in result.new_items
+            if item.type == "tool_call_output_item"
+        }
+
+    def said(self, call_id: str) -> str:
+        """What the model was shown for a call: its output, or the reason of its denial."""
+        return reason_in(self.shown[call_id])
+
+
+def reason_in(output: Any) -> str:
+    """The reason, if it is a denial document that follows the schema; else the output itself."""
+    if isinstance(output, str) and output.startswith("{"):
+        return str(parse_denial(Seen("", output))["reason"])
+    return str(output)
+
+
+@contextmanager
+def opened(directory: str, policies: str | None) -> Iterator[Pauses]:
+    pauses = Pauses(Path(directory), policies=policies)
+    try:
+        yield pauses
+    finally:
+        pauses.close()
+
+
+async def _pause(directories: Sequence[str]) -> None:
+    for directory in directories:
+        pauses = Pauses(Path(directory))
+        script = json.loads((Path(directory) / "script.json").read_text(encoding="utf-8"))
+        turn = calls(script["tool"], script["count"])
+        await pauses.pause(pauses.with_agent_tool(turn) if script["inside"] else pauses.agent(turn))
+
+
+async def _resume(directories: Sequence[str]) -> None:
+    for directory in directories:
+        script = json.loads((Path(directory) / "script.json").read_text(encoding="utf-8"))
+        with opened(directory, None) as pauses:
+            agent = pauses.with_agent_tool() if script["inside"] else pauses.agent()
+            resumed = await pauses.resume(agent)
+            model = agent.tools[0]._agent_instance.model if script["inside"] else agent.model  # type: ignore[union-attr]
+            shown = {
+                item["call_id"]: reason_in(item["output"])
+                for item in (model.inputs[-1] if model.inputs else [])
+                if isinstance(item, dict) and item.get("type") == "function_call_output"
+            }
+            told = {"shown": shown, "interruptions": resumed.interruptions, "final": resumed.final}
+            (Path(directory) / "resumed.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    set_trace_processors([])
+    if sys.argv[1] == "pause":
+        asyncio.run(_pause(sys.argv[2:]))
+        os.kill(os.getpid(), signal.SIGKILL)
+    asyncio.run(_resume(sys.argv[2:]))
