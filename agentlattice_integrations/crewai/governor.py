@@ -112,7 +112,7 @@ class Governor:
             al,
             actions=_as_the_model_sees(settings.actions),
             redact=settings.redact,
-            on_approval=settings.on_approval,
+            on_approval="wait" if settings.on_approval == "pause" else settings.on_approval,
             approval_timeout=settings.approval_timeout,
         )
         # Asks about calls for which a flow can pause: it answers at once that they are pending.
