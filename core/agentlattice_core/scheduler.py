@@ -50,6 +50,7 @@ class Scheduler:
         self._policies = policies
         self._run = run
         self._ends: list[Callable[[], None]] = []
+        self._told = ""
 
     def start(self) -> None:
         """Settle what is overdue, and go on by the timer."""
@@ -85,8 +86,11 @@ class Scheduler:
                     break
                 done += 1
         except Exception as error:
-            _log.warning("what has fallen due could not be recorded: %s", error)
+            if str(error) != self._told:  # it is tried again every two seconds, and said once
+                self._told = str(error)
+                _log.warning("what has fallen due could not be recorded: %s", error)
             return False
+        self._told = ""
         return True
 
     def _something_to_do(self) -> bool:

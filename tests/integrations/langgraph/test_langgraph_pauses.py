@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -391,10 +392,13 @@ def test_a_decision_that_arrives_before_the_pause_is_saved_counts(
     """An operator is faster than the graph checkpoint: the graph pauses all the same, and goes on when resumed."""
     ran: list[str] = []
 
+    one_at_a_time = threading.Lock()  # LangGraph writes from several threads
+
     class Slow(InMemorySaver):
         def put_writes(self, config: Any, writes: Any, *rest: Any) -> None:
-            for request in ana.list_pending_approvals_sync():
-                ana.approve_action_sync(request.id)
+            with one_at_a_time:
+                for request in ana.list_pending_approvals_sync():
+                    ana.approve_action_sync(request.id)
             super().put_writes(config, writes, *rest)
 
     graph = FORMS["middleware"](al, deploys("web"), [make_deploy(ran.append)], Slow(), {})
