@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.errors import GraphInterrupt
-from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, interrupt
 
 from agentlattice_core import AgentLattice, DelegatedAgent
 from agentlattice_core.pauses import is_pause, register_pause
@@ -21,7 +17,6 @@ class Paused(Exception):  # noqa: N818 - frameworks do not call their pauses err
 
 
 register_pause(Paused)
-register_pause(GraphInterrupt)
 
 
 @pytest.mark.parametrize("error", [Paused(), ExceptionGroup("two", [Paused(), Paused()])])
@@ -66,38 +61,6 @@ async def test_a_pause_suspends_all_that_run_side_by_side(al: AgentLattice) -> N
     async with fan_out() as again:
         assert [child.delegation_id for child in again] == [child.delegation_id for child in first]
     assert (await al.delegations()).delegations == []
-
-
-class State(TypedDict):
-    thread: str
-    seen: list[str]
-
-
-async def test_a_graph_that_interrupts_inside_the_block_resumes_as_the_same_child(al: AgentLattice) -> None:
-    """LangGraph runs the node from its start again; the child is the one that was there before."""
-    children: list[str] = []
-
-    async def work(state: State) -> dict[str, Any]:
-        async with al.delegate("worker", run=state["thread"], **ASK) as worker:
-            children.append(worker.delegation_id)
-            await worker.execute("read_data")
-            answer = interrupt("go on?")
-            result = await worker.execute("read_data")
-            return {"seen": [answer, result.status]}
-
-    graph = StateGraph(State)
-    graph.add_node("work", work)
-    graph.add_edge(START, "work")
-    graph.add_edge("work", END)
-    program = graph.compile(checkpointer=InMemorySaver())
-    config: Any = {"configurable": {"thread_id": "thread-1"}}
-    await program.ainvoke({"thread": "thread-1", "seen": []}, config)
-    assert [entry.status for entry in (await al.delegations()).delegations] == ["active"]
-    result = await program.ainvoke(Command(resume="yes"), config)
-    assert result["seen"] == ["yes", "executed"]
-    assert children[0] == children[1]
-    [ended] = (await al.delegations(active_only=False)).delegations
-    assert ended.status == "closed"
 
 
 def test_a_run_can_be_named_later(al: AgentLattice) -> None:
