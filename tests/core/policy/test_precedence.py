@@ -28,7 +28,8 @@ from agentlattice_core.policy.index import matches_pattern, patterns_of
 from agentlattice_core.principals import AgentFacts
 from agentlattice_core.results import ActionOptions
 
-RANK = {"allow": 0, "require_approval": 1, "deny": 2, "not_found": 3}
+# How much an outcome lets through. What no policy covers runs as little as what one denies.
+RANK = {"allow": 0, "require_approval": 1, "deny": 2, "not_found": 2}
 HOLDS = "conditions: [{field: ok, operator: eq, value: true}]"
 
 
