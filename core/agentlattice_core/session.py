@@ -94,6 +94,28 @@ class Session:
         return client
 
     @classmethod
+    def over(
+        cls,
+        engine: Engine,
+        who: Caller | Operator,
+        *,
+        gate_poll_timeout_ms: int = EIGHT_HOURS_MS,
+    ) -> Self:
+        """A client on an engine that is open, for a registered agent or for a person whom somebody else has
+        authenticated, as the service does.
+
+        The engine is the caller's to keep open for as long as the client is used; closing the client does not close it.
+        """
+        observing = isinstance(who, Caller) and who.mode == "observe"
+        client = cls._over(engine, "observe" if observing else "enforce", gate_poll_timeout_ms)
+        client._borrowed = True
+        if isinstance(who, Operator):
+            client._operator = who
+        else:
+            client._caller = who
+        return client
+
+    @classmethod
     def _over(cls, engine: Engine, mode: Mode, gate_poll_timeout_ms: int) -> Self:
         client = object.__new__(cls)
         client._opened = engine
@@ -103,6 +125,7 @@ class Session:
         client._operator = None
         client._ends = []
         client._closed = False
+        client._borrowed = False
         return client
 
     _opened: Engine
@@ -112,6 +135,7 @@ class Session:
     _operator: Operator | None
     _ends: list[Callable[[], None]]
     _closed: bool
+    _borrowed: bool
 
     def for_agent(
         self,
@@ -249,7 +273,8 @@ class Session:
             self._closed = True
             while self._ends:
                 self._ends.pop()()
-            release(self._opened)
+            if not self._borrowed:
+                release(self._opened)
 
     def __enter__(self) -> Self:
         return self
