@@ -8,10 +8,10 @@
 
 - A key's text is `<prefix><log id>_<random><checksum>`: 190 random bits and a CRC-32 in letters and digits. The log id
   says whose key it is, so that nothing is looked up across organisations, and a mistyped key is told from a wrong one.
-- Its text is shown once, to whoever asked for it. The log and its state hold the SHA-256 of it. A key of 190 random bits
-  cannot be found from that, so it needs no salt and no slow hash.
-- That a key is in force is asked in the transaction that does what its holder wants (`check`), so a key that was revoked
-  on one node does nothing on another.
+- Its text is shown once, to whoever asked for it. The log and its state hold the SHA-256 of it. A key of 190 random
+  bits cannot be found from that, so it needs no salt and no slow hash.
+- That a key is in force is asked in the transaction that does what its holder wants (`check`), so a key that was
+  revoked on one node does nothing on another.
 - A key whose successor was issued ends when their overlap does. What has ended or was revoked never comes back.
 - An operator's key ends with their registration, and a child's key with the delegation that follows the one it is for.
 - A service key has an owner, the person who made it; an agent that it registers is theirs unless another is named. The
@@ -52,6 +52,7 @@ __all__ = [
     "find",
     "issue",
     "keys",
+    "known",
     "revoke",
     "rotate",
     "split",
@@ -67,7 +68,8 @@ _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM_LENGTH = 32
 _CHECKSUM_LENGTH = 6
 _SHAPE = re.compile(
-    rf"(al_agent_|al_svc_|al_op_)([A-Za-z0-9_.\-]{{1,100}})_([0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}})"
+    r"(?P<prefix>al_agent_|al_svc_|al_op_)(?P<organisation>[A-Za-z0-9_.\-]{1,100})"
+    r"_[0-9A-Za-z]{32}(?P<checksum>[0-9A-Za-z]{6})"
 )
 
 
@@ -89,8 +91,8 @@ class KeyText:
 class Key:
     """A key as it is known. `holder` is the agent's or the operator's name, or what a service key is called.
 
-    `owner` is the person behind a service key, `delegation` what a child's key is for. Times are RFC 3339; `expires_at` is None for one that lasts until it is
-    revoked.
+    `owner` is the person behind a service key, `delegation` what a child's key is for. Times are RFC 3339;
+    `expires_at` is None for one that lasts until it is revoked.
     """
 
     id: str
@@ -126,12 +128,10 @@ def split(text: str) -> KeyText | None:
     found = _SHAPE.fullmatch(text)
     if found is None:
         return None
-    prefix, organisation, rest = found.groups()
-    body = text[:-_CHECKSUM_LENGTH]
-    if not hmac.compare_digest(_checksum(body), rest[-_CHECKSUM_LENGTH:]):
+    if _checksum(text[:-_CHECKSUM_LENGTH]) != found["checksum"]:
         return None
-    kind = next(kind for kind, known in _PREFIXES.items() if known == prefix)
-    return KeyText(kind, organisation)
+    kind = next(kind for kind, prefix in _PREFIXES.items() if prefix == found["prefix"])
+    return KeyText(kind, found["organisation"])
 
 
 def digest_of(text: str) -> str:
@@ -222,7 +222,7 @@ def issue(
     if delegation is not None:
         data["delegation"] = delegation
     batch.record("key", by, data)
-    return IssuedKey(_known(batch, data["key"]), text)
+    return IssuedKey(known(batch, data["key"]), text)
 
 
 def rotate(batch: Batch, key_id: str, by: dict[str, Any], overlap: float) -> IssuedKey:
@@ -255,18 +255,19 @@ def revoke(batch: Batch, key_id: str, by: dict[str, Any]) -> Key:
     """End a key at once. Raises NotFoundError, and IllegalTransitionError for one that has ended."""
     _in_force(batch, key_id, "revoked")
     batch.record("key", by, {"event": "revoked", "key": key_id})
-    return _known(batch, key_id)
+    return known(batch, key_id)
 
 
 def _in_force(batch: Batch, key_id: str, what: str) -> Key:
-    key = _known(batch, key_id)
+    key = known(batch, key_id)
     if not key.in_force(batch.at):
         how = "was revoked" if key.revoked_at is not None else "has ended"
         raise IllegalTransitionError(f"key `{key_id:.80}` {how} already, so it cannot be {what}")
     return key
 
 
-def _known(state: _State, key_id: str) -> Key:
+def known(state: _State, key_id: str) -> Key:
+    """A key by its id. Raises NotFoundError."""
     found = state.get("key_id", key_id) if isinstance(key_id, str) else None
     document = state.get("key", found["digest"]) if found is not None else None
     if document is None:

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,13 +26,23 @@ from agentlattice_core.errors import ForbiddenError, InvalidRequestError, StoreE
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.principals import Operator, Role
 
-__all__ = ["EIGHT_HOURS_MS", "Mode", "PolicySource", "Session", "read_sources"]
+__all__ = ["EIGHT_HOURS_MS", "Mode", "PolicySource", "PolicyText", "Session", "read_sources"]
 
 _log = logging.getLogger("agentlattice")
 
 Mode = Literal["enforce", "observe"]
-PolicySource = str | os.PathLike[str] | PolicyDocument
-"""A policy file, or a document already read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """The text of a policy file that is not here, and what it is called."""
+
+    name: str
+    text: str
+
+
+PolicySource = str | os.PathLike[str] | PolicyDocument | PolicyText
+"""A policy file, its text, or a document already read."""
 
 EIGHT_HOURS_MS = 8 * 60 * 60 * 1000
 
@@ -295,11 +306,14 @@ def read_sources(
     """Name, digest of the content, and document of each source."""
     if given is None:
         return []
-    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument) else list(given)
+    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument | PolicyText) else list(given)
     found: list[tuple[str, str, PolicyDocument]] = []
     for source in sources:
         if isinstance(source, PolicyDocument):
             found.append((policies.IN_CODE, source.digest(), source))
+        elif isinstance(source, PolicyText):
+            digest = hashlib.sha256(source.text.encode()).hexdigest()
+            found.append((source.name, digest, PolicyDocument.parse(source.text, source.name)))
         else:
             # The digest first: if the file is changed in between, the next opening finds that out and applies it.
             digest = _digest_of(Path(source))

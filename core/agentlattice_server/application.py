@@ -16,7 +16,15 @@ from starlette.responses import Response
 
 from agentlattice_core.actions import MAX_PAYLOAD_BYTES
 from agentlattice_core.errors import AgentLatticeError, NotFoundError
-from agentlattice_server import agent_endpoints
+from agentlattice_server import (
+    acting_endpoints,
+    approval_endpoints,
+    audit_endpoints,
+    delegating_endpoints,
+    key_endpoints,
+    looking_endpoints,
+    policy_endpoints,
+)
 from agentlattice_server.authentication import Authenticator
 from agentlattice_server.endpoints import Endpoint, serving
 from agentlattice_server.openapi import described
@@ -27,7 +35,15 @@ from agentlattice_server.requestlog import RequestLog
 
 __all__ = ["ENDPOINTS", "ServiceSettings", "create_app"]
 
-ENDPOINTS: tuple[Endpoint, ...] = agent_endpoints.ENDPOINTS
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *acting_endpoints.ENDPOINTS,
+    *looking_endpoints.ENDPOINTS,
+    *delegating_endpoints.ENDPOINTS,
+    *key_endpoints.ENDPOINTS,
+    *approval_endpoints.ENDPOINTS,
+    *policy_endpoints.ENDPOINTS,
+    *audit_endpoints.ENDPOINTS,
+)
 """Everything that takes a key."""
 
 _THREADS = 32
@@ -35,8 +51,8 @@ _THREADS = 32
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """`calls_per_minute` is how many calls a key may make on this node (0: as many as it likes), `most_bytes` how large a
-    body may be.
+    """`calls_per_minute` is how many calls a key may make on this node (0: as many as it likes), `most_bytes` how
+    large a body may be.
     """
 
     calls_per_minute: int = 6000

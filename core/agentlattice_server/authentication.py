@@ -1,8 +1,8 @@
 """Who a request comes from.
 
 - A key comes as `Authorization: Bearer <key>`. Its text names its organisation; it is looked up there and nowhere else.
-- That a key is in force is read from the log each time, but for the one call that is made most, which remembers who holds
-  a key and leaves the question to its transaction (`keys.check`). Who holds a key never changes.
+- That a key is in force is read from the log each time, but for the one call that is made most, which remembers who
+  holds a key and leaves the question to its transaction (`keys.check`). Who holds a key never changes.
 - A wrong key, one that has ended and one of an organisation that is not here get the same answer.
 """
 

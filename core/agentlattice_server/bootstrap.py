@@ -1,7 +1,7 @@
 """The first keys of a log, for whoever starts the service: nobody is registered who could make any.
 
-- A person called `bootstrap` is registered as administrator, with a key; a service key is made that has no owner, so that
-  who decides for the agents it registers is for policy to say.
+- A person called `bootstrap` is registered as administrator, with a key; a service key is made that has no owner, so
+  that who decides for the agents it registers is for policy to say.
 - For a program they are written to a file that only its owner may read. A file whose keys are still in force is left as
   it is, but for the address.
 """

@@ -1,18 +1,19 @@
 """An endpoint: what it is called by, who may call it, and the one way every call takes.
 
-- Who may call is part of the declaration, so that there is no endpoint without. What a person's role lets them do is the
-  core's to ask, in the transaction that does it.
+- Who may call is part of the declaration, so that there is no endpoint without. What a person's role lets them do is
+  the core's to ask, in the transaction that does it.
 - The way: who it is, how often they called, is the body JSON and not too large, the call, its answer or its error.
 - A handler gets checked JSON and an identity, and answers with what is dumped as it is.
 """
 
 from __future__ import annotations
 
+import base64
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -25,11 +26,34 @@ from agentlattice_server.authentication import Authenticator, Identity
 from agentlattice_server.problems import RequestError, answer_error, internal_error
 from agentlattice_server.rates import RateLimits
 
-__all__ = ["ALL", "Call", "Endpoint", "Handler", "answer", "serving"]
+__all__ = [
+    "AGENT",
+    "BOTH",
+    "MANAGING",
+    "MOST_ON_A_PAGE",
+    "OPERATOR",
+    "Call",
+    "Endpoint",
+    "Endpoints",
+    "Handler",
+    "answer",
+    "make_cursor",
+    "page",
+    "read_cursor",
+    "serving",
+]
 
 _log = logging.getLogger("agentlattice.server")
 
-ALL: tuple[KeyKind, ...] = ("agent", "service", "operator")
+T = TypeVar("T")
+
+MOST_ON_A_PAGE = 200
+
+AGENT: tuple[KeyKind, ...] = ("agent",)
+OPERATOR: tuple[KeyKind, ...] = ("operator",)
+MANAGING: tuple[KeyKind, ...] = ("service", "operator")
+BOTH: tuple[KeyKind, ...] = ("agent", "operator")
+"""Agents see what is theirs, operators everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +147,53 @@ class Endpoint:
         return f"{self.method} {self.path}"
 
 
+class Endpoints(list[Endpoint]):
+    """The endpoints of one module, in the order in which they are declared."""
+
+    def add(
+        self, method: str, path: str, kinds: tuple[KeyKind, ...], summary: str, **more: Any
+    ) -> Callable[[Handler], Handler]:
+        """Declare a handler; `more` as in `Endpoint`."""
+
+        def declare(handler: Handler) -> Handler:
+            self.append(Endpoint(method, path, kinds, handler, summary, **more))
+            return handler
+
+        return declare
+
+
 def answer(value: Any, status: int = 200) -> Response:
     """`value`, results of the core among it, as JSON."""
     return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+def page(name: str, items: Sequence[T], call: Call, key: Callable[[T], str]) -> dict[str, Any]:
+    """One page of `items`, which keep their order from call to call. Raises InvalidRequestError."""
+    limit = call.number("limit", 50)
+    if not 1 <= limit <= MOST_ON_A_PAGE:
+        raise InvalidRequestError(f"limit `{limit}` must be from 1 to {MOST_ON_A_PAGE}")
+    start, cursor = 0, call.query("cursor")
+    if cursor is not None:
+        after = read_cursor(cursor)
+        start = next((n + 1 for n, item in enumerate(items) if key(item) == after), len(items))
+    shown = items[start : start + limit]
+    more = start + limit < len(items)
+    return {name: shown, "next_cursor": make_cursor(key(shown[-1])) if more else None}
+
+
+def make_cursor(after: str) -> str:
+    """Where a page ended, as opaque text."""
+    return base64.urlsafe_b64encode(after.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> str:
+    """The inverse of `make_cursor`. Raises InvalidRequestError."""
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        raise InvalidRequestError(
+            f"cursor `{cursor:.80}` is not one of ours; pass `next_cursor` as it came"
+        ) from None
 
 
 def serving(
@@ -136,6 +204,7 @@ def serving(
     wire = endpoint.wire
 
     async def serve(request: Request) -> Response:
+        request.scope["al.endpoint"] = endpoint.path
         try:
             identity = await identify(request.headers.get("authorization"))
             request.scope["al.key"] = identity.key_id

@@ -1,8 +1,8 @@
 """Errors as answers.
 
 - Every error body has `error`, a code for programs, and `message`, one line for people.
-- Calls that the hosted product's client knows answer with just these, as JSON. All others answer with an RFC 9457 problem
-  that has them as further members, so that one client reads both.
+- Calls that the hosted product's client knows answer with just these, as JSON. All others answer with an RFC 9457
+  problem that has them as further members, so that one client reads both.
 - An error that is not ours says nothing of what went wrong inside.
 """
 

@@ -1,7 +1,7 @@
 """How often a key may call, on one node.
 
-- A key has two budgets: one for what it does, and a larger one for asking how a request stands, which must never run out
-  at the pace of a client that waits: such a client takes a refusal for the end.
+- A key has two budgets: one for what it does, and a larger one for asking how a request stands, which must never run
+  out at the pace of a client that waits: such a client takes a refusal for the end.
 - Whoever is over it is told when to come back (`Retry-After`).
 - Each node counts for itself, so behind a load balancer a key gets the budget once per node.
 """

@@ -49,6 +49,7 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.root.handlers[:] = [handler]
+    logging.getLogger("agentlattice").handlers.clear()  # the command line's own, for one-line warnings
     logging.root.setLevel(logging.WARNING)
     logging.getLogger("agentlattice").setLevel(level)
     for name in ("uvicorn", "uvicorn.error", "websockets"):
@@ -76,12 +77,11 @@ class RequestLog:
         try:
             await self._app(scope, receive, noting)
         finally:
-            route = scope.get("route")
             _log.info(
                 "request",
                 extra={
                     "method": scope["method"],
-                    "path": getattr(route, "path", "-"),
+                    "path": scope.get("al.endpoint", "-"),
                     "status": status,
                     "ms": round((time.perf_counter() - begun) * 1000, 2),
                     "key": scope.get("al.key"),

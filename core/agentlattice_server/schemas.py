@@ -20,7 +20,11 @@ __all__ = [
     "DELEGATION",
     "DELEGATIONS",
     "ERROR",
+    "ISSUED",
+    "LIST",
     "MAYBE_TEXT",
+    "MAYBE_TEXTS",
+    "PAGE",
     "POLICIES",
     "POSTURE",
     "PROBLEM",
@@ -44,6 +48,13 @@ Schema = Mapping[str, Any]
 TEXT: Schema = {"type": "string"}
 MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 TEXTS: Schema = {"type": "array", "items": TEXT}
+MAYBE_TEXTS: Schema = {"type": ["array", "null"], "items": TEXT}
+LIST: Schema = {"type": "array", "items": {"type": "object"}}
+PAGE: Schema = {
+    "cursor": {"type": "string"},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 200},
+}
+"""Parameters of what is answered in pages."""
 ANY: Schema = {"type": "object"}
 _BOOLEAN: Schema = {"type": "boolean"}
 _NUMBER: Schema = {"type": "number"}
@@ -217,6 +228,7 @@ DELEGATION: Schema = body(
 )
 DELEGATED: Schema = found({"delegation_id": TEXT, "child_api_key": TEXT})
 REVOKED: Schema = found({"revoked": _BOOLEAN, "delegation_id": TEXT})
+ISSUED: Schema = found({"key": found({"id": TEXT, "kind": TEXT, "holder": TEXT}), "text": TEXT})
 REPORT: Schema = body(
     {
         "audit_event_id": TEXT,

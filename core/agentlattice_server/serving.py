@@ -39,6 +39,17 @@ def listen(host: str, port: int) -> socket.socket:
     return made
 
 
+class _Server(uvicorn.Server):
+    """Says once it answers calls."""
+
+    told: Callable[[], None]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.told()
+
+
 class Service:
     """The application, served on a socket that listens."""
 
@@ -46,7 +57,7 @@ class Service:
         host, port = listening.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._socket = listening
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 app,
                 lifespan="on",
@@ -66,17 +77,9 @@ class Service:
 
     async def serve(self, started: Callable[[], None] = lambda: None) -> None:
         """As `run`, on a loop that runs."""
-        told = asyncio.create_task(self._tell(started))
-        try:
-            await self._server.serve(sockets=[self._socket])
-        finally:
-            told.cancel()
+        self._server.told = started
+        await self._server.serve(sockets=[self._socket])
 
     def stop(self) -> None:
         """Tell it to stop. Safe to call from another thread."""
         self._server.should_exit = True
-
-    async def _tell(self, started: Callable[[], None]) -> None:
-        while not self._server.started:
-            await asyncio.sleep(0.01)
-        started()
