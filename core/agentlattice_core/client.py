@@ -27,7 +27,7 @@ from agentlattice_core.errors import (
     ForbiddenError,
     InvalidRequestError,
 )
-from agentlattice_core.notifications import EVENT_TYPES, notification
+from agentlattice_core.notifications import EVENT_TYPES, concerns, notification
 from agentlattice_core.operating import Operating
 from agentlattice_core.results import (
     ActionOptions,
@@ -436,12 +436,7 @@ class AgentLattice(Operating, Delegating):
             event = notification(entry, row, audience)
             if event is None or (wanted is not None and event.event_type not in wanted):
                 return
-            # What belongs to no agent (a change of policy) concerns all of them, and a child's end its parent too.
-            if (
-                own is not None
-                and own not in (event.agent_id, event.data.get("parent_id"))
-                and event.agent_id
-            ):
+            if not concerns(event, own):
                 return
             if agent_filter is None or event.agent_id == agent_filter:
                 callback(event)
