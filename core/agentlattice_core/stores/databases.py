@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import apsw
 
@@ -83,9 +84,7 @@ def open_store(database: Storage, organisation: str | None = None) -> Store:
     if organisation is not None:
         check_log_id(organisation)
     if is_postgres(database):
-        from agentlattice_core.stores import postgres
-
-        return postgres.PostgresStore(os.fspath(database), organisation)
+        return _postgres().PostgresStore(os.fspath(database), organisation)
     path = sqlite_path(database)
     store = _open_file(_file_of(path, organisation), organisation)
     if organisation is None or store.log_id == organisation:
@@ -105,9 +104,7 @@ def open_store(database: Storage, organisation: str | None = None) -> Store:
 def organisations(database: Storage) -> list[str]:
     """The ids of the organisations in a database, in order; none if it is not there. Raises StoreError."""
     if is_postgres(database):
-        from agentlattice_core.stores import postgres
-
-        return postgres.organisations(os.fspath(database))
+        return _postgres().organisations(os.fspath(database))
     first = Path(sqlite_path(database))
     found = {_log_id(first)}
     for beside in first.parent.glob(f"{_glob_literal(first.stem)}.*{_glob_literal(first.suffix)}"):
@@ -115,6 +112,19 @@ def organisations(database: Storage) -> list[str]:
         if _log_id(beside) == organisation:  # another database may be called like this, too
             found.add(organisation)
     return sorted(organisation for organisation in found if organisation is not None)
+
+
+def _postgres() -> ModuleType:
+    """The PostgreSQL store. Raises StoreError if what it takes is not installed."""
+    try:
+        from agentlattice_core.stores import postgres
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("psycopg", "psycopg_binary", ""):
+            raise
+        raise StoreError(
+            "PostgreSQL takes a driver that is not installed; run `pip install 'agentlattice-integrations[server]'`"
+        ) from error
+    return postgres
 
 
 def _open_file(path: str, organisation: str | None) -> SQLiteStore:
