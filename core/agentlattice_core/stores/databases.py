@@ -84,7 +84,8 @@ def open_store(database: Storage, organisation: str | None = None) -> Store:
     if organisation is not None:
         check_log_id(organisation)
     if is_postgres(database):
-        return _postgres().PostgresStore(os.fspath(database), organisation)
+        log: Store = _postgres().PostgresStore(os.fspath(database), organisation)
+        return log
     path = sqlite_path(database)
     store = _open_file(_file_of(path, organisation), organisation)
     if organisation is None or store.log_id == organisation:
@@ -104,7 +105,8 @@ def open_store(database: Storage, organisation: str | None = None) -> Store:
 def organisations(database: Storage) -> list[str]:
     """The ids of the organisations in a database, in order; none if it is not there. Raises StoreError."""
     if is_postgres(database):
-        return _postgres().organisations(os.fspath(database))
+        ids: list[str] = _postgres().organisations(os.fspath(database))
+        return ids
     first = Path(sqlite_path(database))
     found = {_log_id(first)}
     for beside in first.parent.glob(f"{_glob_literal(first.stem)}.*{_glob_literal(first.suffix)}"):

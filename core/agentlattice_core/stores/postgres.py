@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
@@ -125,7 +125,9 @@ class PostgresStore(Store):
             head = begin_writing(connection, self._log, self.name)
             transaction = PostgresTransaction(connection, self._log, self.log_id, head, self._cache)
             result = work(transaction)
-            if transaction.failure is not None:  # a command that could not read may have been content with that
+            if (
+                transaction.failure is not None
+            ):  # a command that could not read may have been content with that
                 raise transaction.failure
         except BaseException as error:
             self._take_back(connection, transaction, error)

@@ -143,12 +143,12 @@ def organisations_in(connection: psycopg.Connection[Any]) -> list[str]:
     """The ids of the logs in the database, in order; none if there are no tables yet."""
     if _version(connection) == 0:
         return []
-    return [log_id for (log_id,) in connection.execute("SELECT log_id FROM agentlattice.logs ORDER BY log_id")]
+    return [
+        log_id for (log_id,) in connection.execute("SELECT log_id FROM agentlattice.logs ORDER BY log_id")
+    ]
 
 
-def open_log(
-    connection: psycopg.Connection[Any], database: str, organisation: str | None
-) -> tuple[int, str]:
+def open_log(connection: psycopg.Connection[Any], database: str, organisation: str | None) -> tuple[int, str]:
     """The number and id of an organisation's log, made if it is not there; without a name, of the only one.
 
     Raises StoreError if there are several and none is named.

@@ -31,7 +31,7 @@ CHANNEL = "agentlattice"
 """Where nodes tell each other of what somebody may wait for; the payload is the log's id."""
 
 _AWAITED = frozenset({"approval", "due", "delegation", "policies", "reevaluation"})
-"""Kinds of state whose change somebody may wait for: decisions, claims of approved actions, policy, ends of delegations."""
+"""Kinds of state whose change somebody may wait for: decisions, claims of approved actions, policy, delegations."""
 
 _CACHED_DOCUMENTS = 20_000
 _CACHED_ROWS = 512
@@ -39,9 +39,7 @@ _LARGEST_CACHED_ROW = 8_192
 _ASKED_AGAIN = 256
 _FIRST_PAGE, _LARGEST_PAGE = 32, 512
 
-_HEAD: LiteralString = (
-    "SELECT leaf, at, frontier, (SELECT version FROM agentlattice.schema_version) FROM agentlattice.logs WHERE id = "
-)
+_HEAD: LiteralString = "SELECT leaf, at, frontier, (SELECT version FROM agentlattice.schema_version) FROM agentlattice.logs WHERE id = "
 _ROWS: LiteralString = "SELECT i, body, leaf, salt, payload FROM entries WHERE log = %s"
 
 
@@ -57,7 +55,7 @@ def begin_reading(connection: Connection, log: int, database: str) -> Head:
 
 
 def _begin(connection: Connection, query: str, database: str) -> Head:
-    cursor = connection.execute(query, prepare=False)  # type: ignore[call-overload]
+    cursor = connection.execute(query, prepare=False)
     while cursor.nextset():
         pass
     row = cursor.fetchone()
@@ -87,9 +85,9 @@ class Cache:
     def holds_at(self, head: Head) -> bool:
         """Whether it still holds; if not, or if it has grown too large, it is emptied."""
         known = self.head
-        if known is not None and known.leaf == head.leaf and known.size == head.size:
-            if len(self.documents) <= _CACHED_DOCUMENTS:
-                return True
+        same = known is not None and known.leaf == head.leaf and known.size == head.size
+        if same and len(self.documents) <= _CACHED_DOCUMENTS:
+            return True
         self.clear()
         return False
 
