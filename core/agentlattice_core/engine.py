@@ -72,8 +72,12 @@ class Engine:
         self.follower.ring()
         if self.store.is_untidy:
             self.keeper.later("tidying", 0.0, self.store.tidy)
-        self.keeper.later("checkpoint", _SIGNING_INTERVAL, self.notary.sign)
+        self.keeper.later("checkpoint", _SIGNING_INTERVAL, self._sign)
         self.keeper.later("deadlines", SOON, self._scheduler.look)
+
+    def _sign(self) -> None:
+        if not self.notary.sign_unless_another_does():
+            self.keeper.later("checkpoint", _SIGNING_INTERVAL, self._sign)
 
     def _run_due(self, command: Command[int]) -> int:
         return self._sequencer.run(command) if self.notary.alarm is None and not self._closed else 0

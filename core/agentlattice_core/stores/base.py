@@ -199,6 +199,11 @@ class Store(Protocol):
         """How many seconds apart `changed` is asked by whoever follows the log: while things happen, and after that."""
         ...
 
+    @property
+    def is_distant(self) -> bool:
+        """Whether each question to it is a journey, so that it pays to say what will be asked (`prefetch`)."""
+        ...
+
     def transact(
         self,
         work: Callable[[Transaction], T],

@@ -53,6 +53,7 @@ class PostgresStore(Store):
     StoreError if the database cannot be used, InvalidRequestError for a URL that cannot be read.
     """
 
+    is_distant = True
     poll = (0.1, 1.0)
 
     def __init__(self, url: str, organisation: str | None = None, *, patience: float = _PATIENCE) -> None:

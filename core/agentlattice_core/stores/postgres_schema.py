@@ -3,7 +3,10 @@
 - They lie in a schema of their own, `agentlattice`, so that the database may hold other things as well.
 - Every table but `schema_version` is keyed by the log, so that no query finds another organisation's rows.
 - What they hold is what the SQLite store's hold (`stores.schema`): `entries` is the truth, state is one table of
-  documents, and text is ordered by code points.
+  documents.
+- A document's key is its UTF-8, which sorts as code points do and may hold what PostgreSQL's text may not. An index
+  holds no long keys, so of a key of more than 500 bytes `key` has the first 500, `rest` the others, and `digest` the
+  SHA-256 of the whole, which is empty for any other key.
 - `schema_version` says which version the database has. A newer one is refused, at opening and in every transaction:
   an older writer must not touch it, also if it was running when a newer release came.
 - Every change of the schema is a step in `_STEPS`, forwards only. All that are missing run in one transaction, under a
@@ -24,6 +27,7 @@ from agentlattice_core.stores.strays import misplaced_tile
 
 __all__ = [
     "HEADS",
+    "KEY_BYTES",
     "MIGRATIONS",
     "SCHEMA_VERSION",
     "SIGNERS",
@@ -35,6 +39,9 @@ __all__ = [
 
 HEADS, SIGNERS, MIGRATIONS = 0x414C6701, 0x414C6702, 0x414C6703
 """Classes of advisory locks: a log's head, its signer, the schema."""
+
+KEY_BYTES = 500
+"""How much of a document's key is in the index."""
 
 _CREATE: LiteralString = """
 CREATE SCHEMA IF NOT EXISTS agentlattice;
@@ -54,8 +61,9 @@ CREATE TABLE agentlattice.tiles (
     PRIMARY KEY (log, level, n)
 );
 CREATE TABLE agentlattice.state (
-    log integer NOT NULL, kind text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL, value bytea NOT NULL,
-    PRIMARY KEY (log, kind, key)
+    log integer NOT NULL, kind text COLLATE "C" NOT NULL,
+    key bytea NOT NULL, digest bytea NOT NULL, rest bytea NOT NULL, value bytea NOT NULL,
+    PRIMARY KEY (log, kind, key, digest)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE TABLE agentlattice.checkpoints (
     log integer NOT NULL, size bigint NOT NULL, note text NOT NULL, PRIMARY KEY (log, size)
@@ -90,7 +98,7 @@ _COLUMNS = {
     "logs": "id integer, log_id text, leaf bytea, at text, frontier bytea",
     "entries": "log integer, i bigint, body bytea, leaf bytea, salt bytea, payload bytea",
     "tiles": "log integer, level smallint, n bigint, hashes bytea",
-    "state": "log integer, kind text, key text, value bytea",
+    "state": "log integer, kind text, key bytea, digest bytea, rest bytea, value bytea",
     "checkpoints": "log integer, size bigint, note text",
 }
 

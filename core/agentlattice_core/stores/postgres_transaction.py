@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, LiteralString
@@ -23,7 +24,7 @@ from agentlattice_core.errors import AuditError, StoreError
 from agentlattice_core.stores import postgres_schema
 from agentlattice_core.stores.base import Document, Row, StateKey, beyond, decode, encode
 from agentlattice_core.stores.postgres_connections import Connection
-from agentlattice_core.stores.postgres_schema import HEADS
+from agentlattice_core.stores.postgres_schema import HEADS, KEY_BYTES
 
 __all__ = ["CHANNEL", "Cache", "PostgresReader", "PostgresTransaction", "begin_reading", "begin_writing"]
 
@@ -132,8 +133,10 @@ class PostgresReader:
         return self._connection.execute(query, values, binary=True).fetchall()
 
     def get(self, kind: str, key: str) -> Document | None:
+        start, digest, _ = _stored(key)
         found = self._ask(
-            "SELECT value FROM state WHERE log = %s AND kind = %s AND key = %s", (self._log, kind, key)
+            "SELECT value FROM state WHERE log = %s AND kind = %s AND key = %s AND digest = %s",
+            (self._log, kind, start, digest),
         )
         return decode(kind, key, found[0][0]) if found else None
 
@@ -150,21 +153,25 @@ class PostgresReader:
         left = -1 if limit is None else limit
         while left != 0:
             count = page if left < 0 else min(page, left)
-            query: LiteralString = "SELECT key, value FROM state WHERE log = %s AND kind = %s AND key >= %s"
-            values: list[Any] = [self._log, kind, prefix]
+            query: LiteralString = "SELECT key, rest, value FROM state WHERE log = %s AND kind = %s"
+            query += " AND (key, rest) >= (%s, %s)"
+            values: list[Any] = [self._log, kind, *_bound(prefix)]
             if end is not None:
-                query += " AND key < %s"
-                values.append(end)
+                query += " AND (key, rest) < (%s, %s)"
+                values += _bound(end)
             if after is not None:
-                query += " AND key < %s" if reverse else " AND key > %s"
-                values.append(after)
-            query += " ORDER BY key DESC LIMIT %s" if reverse else " ORDER BY key LIMIT %s"
+                query += " AND (key, rest) < (%s, %s)" if reverse else " AND (key, rest) > (%s, %s)"
+                values += _bound(after)
+            query += (
+                " ORDER BY key DESC, rest DESC LIMIT %s" if reverse else " ORDER BY key, rest LIMIT %s"
+            )
             found = self._ask(query, (*values, count))
-            for key, value in found:
-                yield key, decode(kind, key, value)
+            for start, rest, value in found:
+                after = (start + rest).decode()
+                yield after, decode(kind, after, value)
             if len(found) < count:
                 return
-            after, left, page = found[-1][0], max(left - count, -1), min(page * 4, _LARGEST_PAGE)
+            left, page = max(left - count, -1), min(page * 4, _LARGEST_PAGE)
 
     def row(self, index: int) -> Row | None:
         found = self._ask(_ROWS + " AND i = %s", (self._log, index))
@@ -210,17 +217,17 @@ class PostgresReader:
             after = found[-1][0]
 
     def states(self) -> Iterator[tuple[str, str, bytes]]:
-        kind, key = "", ""  # no document has an empty kind
+        kind, start, rest = "", b"", b""  # no document has an empty kind
         while True:
             found = self._ask(
-                "SELECT kind, key, value FROM state WHERE log = %s AND (kind, key) > (%s, %s) "
-                "ORDER BY kind, key LIMIT %s",
-                (self._log, kind, key, _LARGEST_PAGE),
+                "SELECT kind, key, rest, value FROM state WHERE log = %s AND (kind, key, rest) > (%s, %s, %s) "
+                "ORDER BY kind, key, rest LIMIT %s",
+                (self._log, kind, start, rest, _LARGEST_PAGE),
             )
-            yield from found
+            for kind, start, rest, value in found:  # noqa: B007 - the next page begins where this one ends
+                yield kind, (start + rest).decode(errors="replace"), value
             if len(found) < _LARGEST_PAGE:
                 return
-            kind, key, _ = found[-1]
 
     def strays(self) -> Iterator[tuple[str, int | None]]:
         return postgres_schema.strays(self._connection, self._log, self.head.size)
@@ -271,17 +278,24 @@ class PostgresTransaction(PostgresReader):
         cache = self._cache
         wanted = [name for name in dict.fromkeys(names) if name not in cache.documents]
         if wanted:
+            stored = [_stored(key) for _, key in wanted]
             found = {
-                (kind, key): value
-                for kind, key, value in self._ask(
-                    "SELECT state.kind, state.key, state.value "
-                    "FROM unnest(%s::text[], %s::text[]) AS wanted (kind, key) "
-                    "JOIN state ON state.log = %s AND state.kind = wanted.kind AND state.key = wanted.key",
-                    ([kind for kind, _ in wanted], [key for _, key in wanted], self._log),
+                position: value
+                for position, value in self._ask(
+                    "SELECT wanted.position, state.value "
+                    "FROM unnest(%s::text[], %s::bytea[], %s::bytea[]) WITH ORDINALITY "
+                    "AS wanted (kind, key, digest, position) JOIN state ON state.log = %s "
+                    "AND state.kind = wanted.kind AND state.key = wanted.key AND state.digest = wanted.digest",
+                    (
+                        [kind for kind, _ in wanted],
+                        [start for start, _, _ in stored],
+                        [digest for _, digest, _ in stored],
+                        self._log,
+                    ),
                 )
             }
-            for name in wanted:
-                value = found.get(name)
+            for position, name in enumerate(wanted, 1):
+                value = found.get(position)
                 try:
                     cache.documents[name] = None if value is None else decode(*name, value)
                 except AuditError:
@@ -332,21 +346,27 @@ class PostgresTransaction(PostgresReader):
                 "ON CONFLICT (log, level, n) DO UPDATE SET hashes = excluded.hashes",
                 (self._log, tile.level, tile.index, tile.hashes),
             )
-        kept = [(*name, encode(document)) for name, document in writes.items() if document is not None]
+        kept = [
+            (kind, *_stored(key), encode(document))
+            for (kind, key), document in writes.items()
+            if document is not None
+        ]
         if kept:
-            kinds, keys, values = (list(column) for column in zip(*kept, strict=True))
+            kinds, keys, digests, rests, values = (list(column) for column in zip(*kept, strict=True))
             self._write(
-                "INSERT INTO state (log, kind, key, value) SELECT %s, new.* "
-                "FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS new "
-                "ON CONFLICT (log, kind, key) DO UPDATE SET value = excluded.value",
-                (self._log, kinds, keys, values),
+                "INSERT INTO state (log, kind, key, digest, rest, value) SELECT %s, new.* "
+                "FROM unnest(%s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[]) AS new "
+                "ON CONFLICT (log, kind, key, digest) DO UPDATE SET value = excluded.value",
+                (self._log, kinds, keys, digests, rests, values),
             )
-        gone = [name for name, document in writes.items() if document is None]
+        gone = [(kind, *_stored(key)) for (kind, key), document in writes.items() if document is None]
         if gone:
+            kinds, keys, digests, _ = (list(column) for column in zip(*gone, strict=True))
             self._write(
-                "DELETE FROM state USING unnest(%s::text[], %s::text[]) AS gone (kind, key) "
-                "WHERE state.log = %s AND state.kind = gone.kind AND state.key = gone.key",
-                ([kind for kind, _ in gone], [key for _, key in gone], self._log),
+                "DELETE FROM state USING unnest(%s::text[], %s::bytea[], %s::bytea[]) AS gone (kind, key, digest) "
+                "WHERE state.log = %s AND state.kind = gone.kind AND state.key = gone.key "
+                "AND state.digest = gone.digest",
+                (kinds, keys, digests, self._log),
             )
         self._write(
             "UPDATE logs SET leaf = %s, at = %s, frontier = %s WHERE id = %s",
@@ -384,3 +404,17 @@ class PostgresTransaction(PostgresReader):
     def remember(self) -> None:
         """Keep in the cache what this transaction, which stands, has read and written."""
         self._cache.commit(self.head, [entry for entry in self.entries if entry.i not in self._erased])
+
+
+def _stored(key: str) -> tuple[bytes, bytes, bytes]:
+    """How a document's key is stored: what the index has of it, the digest of a long one, and the rest."""
+    text = key.encode()
+    if len(text) <= KEY_BYTES:
+        return text, b"", b""
+    return text[:KEY_BYTES], hashlib.sha256(text).digest(), text[KEY_BYTES:]
+
+
+def _bound(text: str) -> tuple[bytes, bytes]:
+    """A place in the order of keys, stored or not."""
+    encoded = text.encode()
+    return encoded[:KEY_BYTES], encoded[KEY_BYTES:]

@@ -62,6 +62,7 @@ class SQLiteStore(Store):
     Raises StoreError if the file cannot be used.
     """
 
+    is_distant = False
     poll = (0.005, 0.05)
 
     def __init__(
