@@ -15,6 +15,9 @@ import websockets
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 from service_world import ServiceWorld
 
+from agentlattice_core.admission import Caller
+from agentlattice_core.client import AgentLattice
+
 PATIENCE = 10.0
 
 
@@ -149,11 +152,11 @@ async def test_a_client_that_reads_slowly_loses_nothing(world: ServiceWorld) -> 
     key, topic = world.new_agent(), f"gov:{world.org_id}"
     async with connected(world, key) as phoenix:
         await phoenix.ask(topic, "phx_join", {})
-        events = await asyncio.gather(*(acted(world, key) for _ in range(300)))
+        al = AgentLattice.over(world.engine, Caller("bot"))
+        results = await asyncio.gather(*(al.execute("read_data") for _ in range(300)))
         told = await phoenix.told(300)
-    assert [one["data"]["audit_event_id"] for one in told] == sorted(
-        events
-    )  # an id begins with the entry's index
+    # An id begins with the entry's index.
+    assert [one["data"]["audit_event_id"] for one in told] == sorted(one.audit_event_id for one in results)
 
 
 async def test_an_operator_hears_everybody_and_an_agent_itself(world: ServiceWorld) -> None:
