@@ -90,6 +90,7 @@ SETTINGS: Mapping[str, _Kind] = {
     "groups": _Kind("AL_GROUPS", (), split=",", is_list=True),
     "policies": _Kind("AL_POLICIES", (), split=os.pathsep, paths=True, is_list=True),
     "mode": _Kind("AL_MODE", "enforce", choices=_MODES),
+    "base_url": _Kind("AL_BASE_URL"),
 }
 """Every setting there is, by its name in a file."""
 
