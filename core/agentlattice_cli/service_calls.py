@@ -7,27 +7,20 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import fields
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from agentlattice_cli.settings import Settings
+from agentlattice_cli.settings import Settings, key_of
 from agentlattice_core.errors import AgentLatticeError
+from agentlattice_core.results import ApprovalRequest, ConditionResult, RuleResult
 
-__all__ = ["ServiceCalls", "calling", "key_of", "part"]
+__all__ = ["ServiceCalls", "calling", "part"]
 
 _PATIENCE = 60.0
 _WITH_SERVICE_KEY = "set AL_SERVICE_KEY, or AL_API_KEY to an administrator's key"
-
-
-def key_of(*variables: str, how: str) -> str:
-    """The key in the first of these variables that is set. Raises AgentLatticeError with code NOT_CONFIGURED."""
-    for variable in variables:
-        if key := os.environ.get(variable, "").strip():
-            return key
-    raise AgentLatticeError("NOT_CONFIGURED", f"no key is set; {how}")
 
 
 def part(text: str) -> str:
@@ -70,6 +63,16 @@ class ServiceCalls:
                 f"`{self._base_url}` answers HTTP {answer.status_code}; is it a service of ours?",
             )
         raise AgentLatticeError(code, message)
+
+    def approval(self, approval_id: str) -> ApprovalRequest:
+        """One request, as an approver is shown it. Raises as `call` does."""
+        said = self.call("GET", f"/api/v1/approvals/{part(approval_id)}")
+        said["conditions_evaluated"] = [
+            ConditionResult.from_dict(one) for one in said["conditions_evaluated"]
+        ]
+        said["rules_fired"] = [RuleResult.from_dict(one) for one in said["rules_fired"]]
+        known = {one.name for one in fields(ApprovalRequest)}
+        return ApprovalRequest(**{name: value for name, value in said.items() if name in known})
 
     def pages(self, path: str, name: str) -> list[Any]:
         """Everything that a list holds, page by page."""
