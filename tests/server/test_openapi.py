@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from service_world import ServiceWorld
+from wire_reference import PAGE, page
 
 from agentlattice_server.application import ENDPOINTS
 from agentlattice_server.endpoints import Endpoint
@@ -184,3 +185,9 @@ def test_what_is_not_there_is_a_problem(world: ServiceWorld) -> None:
     assert (wrong.status_code, wrong.json()["error"]) == (405, "METHOD_NOT_ALLOWED")
     assert wrong.headers["content-type"] == "application/problem+json"
     assert "POST" in wrong.headers["allow"]
+
+
+def test_the_page_lists_every_call() -> None:
+    """docs/wire.md is what the endpoints say; run tests/server/wire_reference.py after a change."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text) == text
