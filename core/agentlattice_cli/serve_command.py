@@ -42,6 +42,15 @@ def serve(
     ] = None,
     policies: Policies = None,
     signing_key: SigningKey = None,
+    oidc: Annotated[
+        Path | None,
+        typer.Option(
+            "--oidc",
+            metavar="FILE",
+            help="An identity provider for people: a TOML file with issuer, client_id and a table of roles by group; "
+            "its secret comes from AL_OIDC_CLIENT_SECRET.",
+        ),
+    ] = None,
     calls_per_minute: Annotated[
         int,
         typer.Option(
@@ -53,21 +62,24 @@ def serve(
     from agentlattice_core.client import AgentLattice
     from agentlattice_core.principals import Operator
     from agentlattice_server import Organisations, Service, ServiceSettings, create_app, listen
-    from agentlattice_server.bootstrap import BOOTSTRAP, first_keys, write_bootstrap
+    from agentlattice_server.bootstrap import BOOTSTRAP, first_keys, first_link, write_bootstrap
+    from agentlattice_server.oidc import provider_in
     from agentlattice_server.requestlog import log_as_json
 
+    provider = provider_in(oidc) if oidc is not None else None
     log_as_json()
     listening = listen(host, port)
     organisations = Organisations(database, signing_key=signing_key)
     engine = organisations.first
     service = Service(
-        create_app(organisations, ServiceSettings(calls_per_minute=calls_per_minute)), listening
+        create_app(organisations, ServiceSettings(calls_per_minute, provider=provider)), listening
     )
     if bootstrap is not None:
         write_bootstrap(bootstrap, engine, service.url)
         found = None
     else:
         found = first_keys(engine)
+    link = None if bootstrap is not None else first_link(engine)
     if policies:
         AgentLattice.over(engine, Operator(BOOTSTRAP, "admin")).apply_policies_sync(policies, prune=True)
 
@@ -79,6 +91,8 @@ def serve(
             )
         elif bootstrap is not None:
             typer.echo(f"address and keys are in {bootstrap}")
+        if link is not None:
+            typer.echo(f"log in once, within 15 minutes: {service.url}/login/link/{link}")
 
     service.run(started)
 

@@ -92,8 +92,8 @@ class KeyText:
 class Key:
     """A key as it is known. `holder` is the agent's or the operator's name, or what a service key is called.
 
-    `owner` is the person behind a service key, `delegation` what a child's key is for. Times are RFC 3339;
-    `expires_at` is None for one that lasts until it is revoked.
+    `owner` is the person behind a service key, `delegation` what a child's key is for. A `session` is what a login
+    began. Times are RFC 3339; `expires_at` is None for one that lasts until it is revoked.
     """
 
     id: str
@@ -104,6 +104,7 @@ class Key:
     expires_at: str | None = None
     revoked_at: str | None = None
     delegation: str | None = None
+    session: bool = False
 
     def in_force(self, at: str) -> bool:
         """Whether it counts at the time `at` of the log."""
@@ -201,8 +202,10 @@ def issue(
     *,
     owner: str | None = None,
     delegation: str | None = None,
+    lasts: timedelta | None = None,
 ) -> IssuedKey:
-    """Make a key for `holder`. Who may is the caller's to ask; `by` is how the entry names them.
+    """Make a key for `holder`; one that `lasts` for a time only is a session. Who may is the caller's to ask; `by` is
+    how the entry names them.
 
     Raises NotFoundError for an agent or an operator that is not registered, InvalidRequestError.
     """
@@ -222,6 +225,8 @@ def issue(
         data["owner"] = owner
     if delegation is not None:
         data["delegation"] = delegation
+    if lasts is not None:
+        data["expires_at"] = format_time(batch.now + lasts)
     batch.record("key", by, data)
     return IssuedKey(known(batch, data["key"]), text)
 
@@ -236,6 +241,8 @@ def rotate(batch: Batch, key_id: str, by: dict[str, Any], overlap: float) -> Iss
     if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap <= longest:
         raise InvalidRequestError(f"overlap must be from 0 to {int(longest)} seconds (30 days)")
     key = _in_force(batch, key_id, "rotated")
+    if key.session:
+        raise IllegalTransitionError(f"key `{key_id:.80}` is a session, which ends and is not rotated")
     if key.expires_at is not None:
         raise IllegalTransitionError(f"key `{key_id:.80}` has a successor already; rotate that one")
     issued = issue(batch, key.kind, key.holder, by, owner=key.owner)
@@ -286,4 +293,5 @@ def _key(document: Document) -> Key:
         document["expires_at"],
         document["revoked_at"],
         document.get("delegation"),
+        document.get("session", False),
     )

@@ -27,6 +27,8 @@ from agentlattice_server import (
 )
 from agentlattice_server.authentication import Authenticator
 from agentlattice_server.endpoints import Endpoint, serving
+from agentlattice_server.login import Login
+from agentlattice_server.oidc import OidcSettings
 from agentlattice_server.openapi import described
 from agentlattice_server.organisations import Organisations
 from agentlattice_server.problems import RequestError, answer_error
@@ -53,11 +55,12 @@ _THREADS = 32
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """`calls_per_minute` is how many calls a key may make on this node (0: as many as it likes), `most_bytes` how
-    large a body may be.
+    large a body may be, `provider` who vouches for the people of the first organisation.
     """
 
     calls_per_minute: int = 6000
     most_bytes: int = 2 * MAX_PAYLOAD_BYTES
+    provider: OidcSettings | None = None
 
 
 def create_app(organisations: Organisations, settings: ServiceSettings | None = None) -> FastAPI:
@@ -99,6 +102,8 @@ def create_app(organisations: Organisations, settings: ServiceSettings | None = 
             return answer_error(RequestError("STORE_ERROR", error.message), wire=False)
         return Response(b'{"status":"ready"}', media_type="application/json")
 
+    for method, path, page in Login(organisations.first, chosen.provider).routes():
+        app.add_route(path, page, methods=[method])
     for path in ("/realtime/v1", "/realtime/v1/websocket"):
         app.router.add_websocket_route(path, realtime(authenticator, stopping))
     app.add_route("/openapi.json", openapi)

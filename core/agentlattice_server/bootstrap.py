@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentlattice_core import keys, operators
+from agentlattice_core import keys, logins, operators
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import InvalidKeyError, StoreError
 from agentlattice_core.principals import Operator
 
-__all__ = ["BOOTSTRAP", "FirstKeys", "first_keys", "write_bootstrap"]
+__all__ = ["BOOTSTRAP", "FirstKeys", "first_keys", "first_link", "write_bootstrap"]
 
 BOOTSTRAP = "bootstrap"
 """What the first person is called."""
@@ -54,6 +54,15 @@ def first_keys(engine: Engine, *, even_if_there_are: bool = False) -> FirstKeys 
         service = keys.issue(batch, "service", BOOTSTRAP, _BY)
         person = keys.issue(batch, "operator", BOOTSTRAP, _BY)
         return FirstKeys(service.text, person.text)
+
+    return engine.run(command)
+
+
+def first_link(engine: Engine) -> str | None:
+    """A one-time link for the first person; None if they were removed since."""
+
+    def command(batch: Batch) -> str | None:
+        return logins.offer(batch, BOOTSTRAP) if batch.get("operator", BOOTSTRAP) is not None else None
 
     return engine.run(command)
 

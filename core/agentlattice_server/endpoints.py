@@ -23,6 +23,7 @@ from agentlattice_core.actions import MAX_DEPTH
 from agentlattice_core.errors import AgentLatticeError, ForbiddenError, InvalidRequestError
 from agentlattice_core.keys import KeyKind
 from agentlattice_server.authentication import Authenticator, Identity
+from agentlattice_server.login import SESSION_COOKIE, check_same_site
 from agentlattice_server.problems import RequestError, answer_error, internal_error
 from agentlattice_server.rates import RateLimits
 
@@ -206,7 +207,7 @@ def serving(
     async def serve(request: Request) -> Response:
         request.scope["al.endpoint"] = endpoint.path
         try:
-            identity = await identify(request.headers.get("authorization"))
+            identity = await identify(_shown_key(request))
             request.scope["al.key"] = identity.key_id
             if identity.kind not in endpoint.kinds:
                 raise ForbiddenError(
@@ -227,6 +228,16 @@ def serving(
     return serve
 
 
+def _shown_key(request: Request) -> str | None:
+    """The key that a request shows, as a header: by itself, or the session that a browser sends along."""
+    header = request.headers.get("authorization")
+    session = request.cookies.get(SESSION_COOKIE) if header is None else None
+    if session is None:
+        return header
+    check_same_site(request)
+    return f"Bearer {session}"
+
+
 def _one_of(kinds: tuple[KeyKind, ...]) -> str:
     return " or ".join("a service" if kind == "service" else f"an {kind}" for kind in kinds)
 
@@ -244,7 +255,7 @@ async def _body(request: Request, most_bytes: int) -> dict[str, Any]:
         if len(read) > most_bytes:
             raise _too_large(most_bytes)
     shown = request.headers.get("authorization", "").rpartition(" ")[2].encode("latin-1")
-    if shown in read:  # what is recorded is for many to read
+    if shown and shown in read:  # what is recorded is for many to read
         raise InvalidRequestError("the body holds the key that it was sent with; leave it out")
     try:
         value = orjson.loads(read)

@@ -92,7 +92,15 @@ CASES = {
 }
 """Every endpoint there is. A new one without a case here fails `test_every_route_is_known_to_these_tests`."""
 
-OPEN = {"/healthz", "/readyz", "/openapi.json", "/realtime/v1", "/realtime/v1/websocket"}
+OPEN = {
+    "/login/link/{link}",
+    "/logout",
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/realtime/v1",
+    "/realtime/v1/websocket",
+}
 """What takes no key, or, realtime, another way of showing it; each has tests of its own."""
 
 MARK = "planted-with-somebody-else"
