@@ -40,7 +40,7 @@ class Operating(Session):
     def _pending(self) -> Work[list[ApprovalRequest]]:
         service = self._remote
         if service is not None:
-            return service.talk(service.pending)
+            return service.all_of(requests.pending)
         operator, clock = self._deciding(), self._engine.clock
 
         def look(reader: Reader) -> list[ApprovalRequest]:
@@ -135,7 +135,7 @@ class Operating(Session):
     def _people(self) -> Work[list[Operator]]:
         service = self._remote
         if service is not None:
-            return service.work(requests.operators())
+            return service.all_of(requests.operators)
         return Reading(self._engine, operators.registered)
 
     async def register_operator(

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -21,6 +22,7 @@ from agentlattice_core.errors import (
     EventIdConflictError,
     ForbiddenError,
     IllegalTransitionError,
+    InvalidKeyError,
     InvalidRequestError,
     NotFoundError,
     NotRecordedError,
@@ -136,6 +138,10 @@ def error_of(status: int, body: Any, event_id: str | None = None) -> AgentLattic
             return PolicyDocumentError(problems)
     if code in ("FORBIDDEN", "CIRCUIT_BREAKER_OPEN"):
         return ForbiddenError(message, details, code=code)
+    if code == "INVALID_API_KEY":
+        return InvalidKeyError()
+    if code == "ALREADY_REGISTERED":
+        return IllegalTransitionError(message, details, code=code)
     if code in _KINDS:
         return _KINDS[code](message, details)
     return AgentLatticeError(code, message, details)
@@ -156,8 +162,16 @@ def _text(body: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+_PROBLEM = re.compile(r"(.{1,1000}?):(\d{1,9}):(\d{1,9}): ([^:]{1,1000}): (.{1,2000})", re.DOTALL)
+
+
 def _problems(body: Mapping[str, Any]) -> list[PolicyProblem]:
-    try:
-        return [_read(PolicyProblem, each, "problems") for each in body["problems"]]
-    except (LookupError, TypeError, UnreadableError):
-        return []
+    """What is wrong with a document, each as `file:line:column: field: message`."""
+    told = body.get("problems")
+    found = []
+    for each in told if isinstance(told, list) else []:
+        parts = _PROBLEM.fullmatch(each) if isinstance(each, str) else None
+        if parts is not None:
+            file, line, column, name, message = parts.groups()
+            found.append(PolicyProblem(file, int(line), int(column), name, message))
+    return found

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -78,6 +78,7 @@ __all__ = [
 
 T = TypeVar("T")
 
+_MOST_ON_A_PAGE = "200"
 _PLAIN = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 """What an event id may hold as it is in a header; a percent sign and everything else is escaped."""
 
@@ -309,7 +310,7 @@ def checkpoint() -> Request[str]:
 
 
 def verifier_key() -> Request[str]:
-    return _look("/api/v1/audit/key", member("verifier_key", str))
+    return _look("/api/v1/audit/key", member("key", str))
 
 
 def erase(indexes: Iterable[int], reason: str) -> Request[int]:
@@ -322,10 +323,8 @@ def erase(indexes: Iterable[int], reason: str) -> Request[int]:
 
 
 def pending(cursor: str | None) -> Request[Page[ApprovalRequest]]:
-    def read(body: Any) -> Page[ApprovalRequest]:
-        return Page(member("approvals", list[ApprovalRequest])(body), member("next_cursor", str | None)(body))
-
-    return _look("/api/v1/approvals", read, status="pending", limit="200", cursor=cursor)
+    """What waits, the nearest deadline first."""
+    return _page("/api/v1/approvals", "approvals", ApprovalRequest, cursor, status="pending")
 
 
 def decide(
@@ -340,8 +339,21 @@ def decide(
     )
 
 
-def operators() -> Request[list[Operator]]:
-    return _look("/api/v1/operators", member("operators", list[Operator]))
+def operators(cursor: str | None) -> Request[Page[Operator]]:
+    found = _page("/api/v1/operators", "operators", Operator, cursor)
+
+    def read(body: Any) -> Page[Operator]:
+        page = found.read(body)
+        return Page([replace(person, established="registered") for person in page.items], page.next_cursor)
+
+    return replace(found, read=read)
+
+
+def _page(path: str, name: str, kind: type[T], cursor: str | None, **query: str) -> Request[Page[T]]:
+    items, following = member(name, list[kind]), member("next_cursor", str | None)  # type: ignore[valid-type]
+    return _look(
+        path, lambda body: Page(items(body), following(body)), limit=_MOST_ON_A_PAGE, cursor=cursor, **query
+    )
 
 
 def register_operator(person: Operator) -> Request[None]:

@@ -16,13 +16,14 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
+from agentlattice_core import keys
 from agentlattice_core.actions import Action
 from agentlattice_core.clock import SystemClock, format_time
 from agentlattice_core.errors import AgentLatticeError, ForbiddenError, InvalidRequestError
 from agentlattice_core.remote import requests
 from agentlattice_core.remote.connections import Connections, UnansweredError
 from agentlattice_core.remote.requests import Page, Request
-from agentlattice_core.results import ActionResult, ApprovalRequest, WhoamiResult
+from agentlattice_core.results import ActionResult, WhoamiResult
 from agentlattice_core.waiting import Standing
 
 __all__ = ["Asking", "Service", "Talking", "checked_key", "without_claims"]
@@ -40,7 +41,7 @@ _Talk = Generator[_Step, Any, T]
 class Service:
     """One key, at one address. `delegation` is sent along by a child."""
 
-    __slots__ = ("_headers", "_no_agent", "_whoami", "connections", "name", "poll_interval")
+    __slots__ = ("_headers", "_no_agent", "_said", "_whoami", "connections", "name", "poll_interval")
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Service:
             self._headers["X-AL-Delegation-ID"] = delegation
         self._whoami: WhoamiResult | None = None
         self._no_agent = False
+        self._said = keys.split(api_key)
         self.name: str | None = None
 
     def __repr__(self) -> str:
@@ -172,6 +174,8 @@ class Service:
 
     def me(self) -> WhoamiResult | None:
         """The agent that this holder is, asked once; None for who is no agent."""
+        if self._said is not None and self._said.kind != "agent":
+            return None
         if self._whoami is None and not self._no_agent:
             try:
                 self._whoami = self.ask(requests.whoami())
@@ -187,7 +191,9 @@ class Service:
         return self.name
 
     def org_id(self) -> str:
-        """The organisation that the key is one of."""
+        """The organisation that the key is one of: where the key itself does not say so, it is asked for."""
+        if self._said is not None:
+            return self._said.organisation
         me = self.me()
         return me.org_id if me is not None else self.ask(requests.verify(None, True)).org_id
 
@@ -254,16 +260,20 @@ class Service:
 
     # Lists that come in pages
 
-    def pending(self) -> _Talk[list[ApprovalRequest]]:
-        """All that waits for a person, the nearest deadline first."""
-        found: list[ApprovalRequest] = []
-        cursor: str | None = None
-        while True:
-            page: Page[ApprovalRequest] = yield requests.pending(cursor)
-            found += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return sorted(found, key=lambda request: (request.timeout_at, request.id))
+    def all_of(self, page: Callable[[str | None], Request[Page[T]]]) -> Talking[list[T]]:
+        """What all pages hold, from the first on."""
+
+        def talk() -> _Talk[list[T]]:
+            found: list[T] = []
+            cursor: str | None = None
+            while True:
+                next_page: Page[T] = yield page(cursor)
+                found += next_page.items
+                cursor = next_page.next_cursor
+                if cursor is None:
+                    return found
+
+        return self.talk(talk)
 
 
 def without_claims(approval_id: str, status: str) -> ActionResult:
