@@ -23,7 +23,7 @@ from agentlattice_core.agents import check_name, operator_named, register
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock
 from agentlattice_core.engine import Engine, open_engine, release, share
-from agentlattice_core.errors import ForbiddenError, InvalidRequestError, StoreError
+from agentlattice_core.errors import ForbiddenError, IllegalTransitionError, InvalidRequestError, StoreError
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.principals import Operator, Role
 from agentlattice_core.remote import requests
@@ -180,7 +180,7 @@ class Session:
                 return self._speaking(
                     self._service.holder(self._service.key), self._mode, int(self._gate_patience * 1000)
                 )
-            key = self._service.ask(requests.register_agent(check_name(agent, "agent"), tags, grants, owner))
+            key = _registered(self._service, check_name(agent, "agent"), tags, grants, owner)
             return self._speaking(self._service.holder(key), self._mode, int(self._gate_patience * 1000))
         client = self._sibling()
         try:
@@ -364,6 +364,22 @@ def connected(api_key: str, base_url: str | None, gate_poll_interval_ms: int) ->
     if isinstance(gate_poll_interval_ms, bool) or not gate_poll_interval_ms > 0:
         raise InvalidRequestError(f"gate_poll_interval_ms `{gate_poll_interval_ms}` must be above 0")
     return Service(Connections(checked_address(base_url)), api_key, gate_poll_interval_ms / 1000)
+
+
+def _registered(
+    service: Service,
+    agent: str,
+    tags: Iterable[str] | None,
+    grants: Iterable[str] | None,
+    owner: str | None,
+) -> str:
+    """A key of the agent's own. One that is registered already gets another, unless something new is said of it."""
+    try:
+        return service.ask(requests.register_agent(agent, tags, grants, owner))
+    except IllegalTransitionError as error:
+        if error.code != "ALREADY_REGISTERED" or (tags, grants, owner) != (None, None, None):
+            raise
+        return service.ask(requests.issue_key(agent))
 
 
 def checked_mode(mode: str) -> Mode:

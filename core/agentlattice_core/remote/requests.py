@@ -58,6 +58,7 @@ __all__ = [
     "end_delegation",
     "erase",
     "execute",
+    "issue_key",
     "operators",
     "outcome",
     "pending",
@@ -414,6 +415,13 @@ def register_agent(
         owner=owner,
     )
     return Request("POST", "/api/agents/register", member("api_key", str), body, repeated=False)
+
+
+def issue_key(agent: str) -> Request[str]:
+    """Its answer is one more key for an agent that is registered."""
+    return Request(
+        "POST", "/api/v1/keys", member("text", str), {"kind": "agent", "holder": agent}, repeated=False
+    )
 
 
 def delegate(asked: Asked, made: Callable[[Granted, str], T]) -> Request[T]:
