@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("client_contract")
+pytest.register_assert_rewrite("client_contract", "client_contract_delegation")
 
 from client_contract import ClientContract  # noqa: E402
+from client_contract_delegation import DelegationContract  # noqa: E402
 from client_world import ClientWorld, EmbeddedWorld  # noqa: E402
 
 
-class TestEmbeddedClient(ClientContract):
+class TestEmbeddedClient(ClientContract, DelegationContract):
     @pytest.fixture
     def world(self, tmp_path: Path) -> Iterator[ClientWorld]:
         world = EmbeddedWorld(tmp_path)
