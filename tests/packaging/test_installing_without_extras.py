@@ -28,7 +28,18 @@ UNWANTED = {
     *("langgraph", "langchain", "langchain-core", "crewai", "openai-agents", "openai", "litellm"),
     *("fastapi", "starlette", "flask", "django", "uvicorn", "aiohttp", "httpx", "requests", "sqlalchemy"),
 }
-BASE = {"apsw", "cryptography", "google-re2", "orjson", "pyyaml", "rich", "typer", "tzdata"}
+BASE = {
+    "apsw",
+    "cryptography",
+    "google-re2",
+    "httpx",
+    "orjson",
+    "pyyaml",
+    "rich",
+    "typer",
+    "tzdata",
+    "websockets",
+}
 
 
 @pytest.fixture(scope="module")
