@@ -26,7 +26,7 @@ ROOMS = {
 }
 UNWANTED = {
     *("langgraph", "langchain", "langchain-core", "crewai", "openai-agents", "openai", "litellm"),
-    *("fastapi", "starlette", "flask", "django", "uvicorn", "aiohttp", "httpx", "requests", "sqlalchemy"),
+    *("fastapi", "starlette", "flask", "django", "uvicorn", "aiohttp", "requests", "sqlalchemy"),
 }
 BASE = {
     "apsw",
