@@ -23,6 +23,7 @@ from agentlattice_cli import (
 from agentlattice_cli.posture_commands import posture
 from agentlattice_cli.program import Program
 from agentlattice_cli.project_commands import config, init
+from agentlattice_cli.serve_command import serve
 
 __all__ = ["app", "main"]
 
@@ -48,6 +49,7 @@ custody_commands.extend(audit_commands.app)
 app.add_typer(audit_commands.app, name="audit")
 app.command("posture")(posture)
 app.command("config")(config)
+app.command("serve")(serve)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from agentlattice_core import admission, approvals, erasure, introspection, posture, registries, verification
 from agentlattice_core.actions import Action
-from agentlattice_core.admission import Caller
 from agentlattice_core.agents import agent_facts
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import time_of_log
@@ -27,7 +27,7 @@ from agentlattice_core.errors import (
     ForbiddenError,
     InvalidRequestError,
 )
-from agentlattice_core.notifications import EVENT_TYPES, notification
+from agentlattice_core.notifications import EVENT_TYPES, concerns, notification
 from agentlattice_core.operating import Operating
 from agentlattice_core.results import (
     ActionOptions,
@@ -114,7 +114,7 @@ class AgentLattice(Operating, Delegating):
     ) -> tuple[Callable[[Batch], ActionResult], Callable[[ActionResult], None]]:
         caller = self._acting()
         if context:
-            caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
+            caller = replace(caller, context=admission.checked_context(context))
         action = Action.build(action_type, _options(options, fields), trusted=trusted)
         making = registries.Change if registries.is_change(action.action_type) else Execution
         return making(self._engine.policies, caller, action), self._giving_back()
@@ -244,7 +244,7 @@ class AgentLattice(Operating, Delegating):
         admission.checked_text("reason", reason)
         admission.checked_text("message", message)
         if context:
-            caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
+            caller = replace(caller, context=admission.checked_context(context))
         return lambda batch: admission.refuse(batch, caller, action_type, reason, message)
 
     async def report(self, audit_event_id: str, outcome: ReportOutcome) -> ReportResult:
@@ -436,12 +436,7 @@ class AgentLattice(Operating, Delegating):
             event = notification(entry, row, audience)
             if event is None or (wanted is not None and event.event_type not in wanted):
                 return
-            # What belongs to no agent (a change of policy) concerns all of them, and a child's end its parent too.
-            if (
-                own is not None
-                and own not in (event.agent_id, event.data.get("parent_id"))
-                and event.agent_id
-            ):
+            if not concerns(event, own):
                 return
             if agent_filter is None or event.agent_id == agent_filter:
                 callback(event)

@@ -66,7 +66,7 @@ class Execution:
 
     def data(self) -> list[Any]:
         caller, action = self._caller, self._action
-        who = [caller.agent, caller.mode, caller.established, dict(caller.context)]
+        who = [caller.agent, caller.mode, caller.established, dict(caller.context), caller.key]
         return [who, orjson.Fragment(action.content), action.event_id, sorted(action.trusted), self._nonce]
 
     @classmethod
@@ -107,7 +107,7 @@ class Outcome:
 
     def data(self) -> list[Any]:
         caller = self._caller
-        return [[caller.agent, caller.mode, caller.established], *self._data]
+        return [[caller.agent, caller.mode, caller.established, {}, caller.key], *self._data]
 
     @classmethod
     def of(cls, policies: Policies, data: list[Any]) -> Outcome:

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
 
+from agentlattice_core import keys
 from agentlattice_core.batch import Batch
 from agentlattice_core.errors import ForbiddenError, IllegalTransitionError, NotFoundError
 from agentlattice_core.principals import Operator
 from agentlattice_core.stores.base import Document
 
 __all__ = [
+    "begin",
     "operator_identity",
     "register",
     "registered",
@@ -41,7 +43,11 @@ def operator_identity(operator: Operator) -> dict[str, Any]:
 
 
 def standing(state: _State, operator: Operator) -> Operator:
-    """The operator with the role and groups that count. Raises ForbiddenError for one who is not registered."""
+    """The operator with the role and groups that count. Raises ForbiddenError for one who is not registered,
+    InvalidKeyError for one whose key is no longer in force.
+    """
+    if isinstance(state, Batch):  # whoever only reads has just been asked for the key
+        keys.check(state, operator.key)
     known = state.get("operator", operator.name)
     if known is not None:
         return _operator(operator.name, known)
@@ -71,6 +77,14 @@ def require_publisher(person: Operator) -> None:
 def registered(state: _State) -> list[Operator]:
     """Everybody who is registered, by name."""
     return [_operator(name, document) for name, document in state.scan("operator")]
+
+
+def begin(batch: Batch, person: Operator, by: dict[str, Any]) -> None:
+    """Register an administrator by the word of whoever runs the service. Raises ForbiddenError for an agent's name."""
+    if batch.get("agent", person.name) is not None:
+        raise ForbiddenError(f"`{person.name}` is an agent, and no agent is a person who decides")
+    data = {"event": "registered", "operator": person.name, "role": "admin", "groups": sorted(person.groups)}
+    batch.record("operator", by, data)
 
 
 def register(batch: Batch, by: Operator, person: Operator) -> None:

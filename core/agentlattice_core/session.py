@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,13 +26,23 @@ from agentlattice_core.errors import ForbiddenError, InvalidRequestError, StoreE
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.principals import Operator, Role
 
-__all__ = ["EIGHT_HOURS_MS", "Mode", "PolicySource", "Session", "read_sources"]
+__all__ = ["EIGHT_HOURS_MS", "Mode", "PolicySource", "PolicyText", "Session", "read_sources"]
 
 _log = logging.getLogger("agentlattice")
 
 Mode = Literal["enforce", "observe"]
-PolicySource = str | os.PathLike[str] | PolicyDocument
-"""A policy file, or a document already read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """The text of a policy file that is not here, and what it is called."""
+
+    name: str
+    text: str
+
+
+PolicySource = str | os.PathLike[str] | PolicyDocument | PolicyText
+"""A policy file, its text, or a document already read."""
 
 EIGHT_HOURS_MS = 8 * 60 * 60 * 1000
 
@@ -94,6 +105,28 @@ class Session:
         return client
 
     @classmethod
+    def over(
+        cls,
+        engine: Engine,
+        who: Caller | Operator,
+        *,
+        gate_poll_timeout_ms: int = EIGHT_HOURS_MS,
+    ) -> Self:
+        """A client on an engine that is open, for a registered agent or for a person whom somebody else has
+        authenticated, as the service does.
+
+        The engine is the caller's to keep open for as long as the client is used; closing the client does not close it.
+        """
+        observing = isinstance(who, Caller) and who.mode == "observe"
+        client = cls._over(engine, "observe" if observing else "enforce", gate_poll_timeout_ms)
+        client._borrowed = True
+        if isinstance(who, Operator):
+            client._operator = who
+        else:
+            client._caller = who
+        return client
+
+    @classmethod
     def _over(cls, engine: Engine, mode: Mode, gate_poll_timeout_ms: int) -> Self:
         client = object.__new__(cls)
         client._opened = engine
@@ -103,6 +136,7 @@ class Session:
         client._operator = None
         client._ends = []
         client._closed = False
+        client._borrowed = False
         return client
 
     _opened: Engine
@@ -112,6 +146,7 @@ class Session:
     _operator: Operator | None
     _ends: list[Callable[[], None]]
     _closed: bool
+    _borrowed: bool
 
     def for_agent(
         self,
@@ -249,7 +284,8 @@ class Session:
             self._closed = True
             while self._ends:
                 self._ends.pop()()
-            release(self._opened)
+            if not self._borrowed:
+                release(self._opened)
 
     def __enter__(self) -> Self:
         return self
@@ -270,11 +306,14 @@ def read_sources(
     """Name, digest of the content, and document of each source."""
     if given is None:
         return []
-    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument) else list(given)
+    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument | PolicyText) else list(given)
     found: list[tuple[str, str, PolicyDocument]] = []
     for source in sources:
         if isinstance(source, PolicyDocument):
             found.append((policies.IN_CODE, source.digest(), source))
+        elif isinstance(source, PolicyText):
+            digest = hashlib.sha256(source.text.encode()).hexdigest()
+            found.append((source.name, digest, PolicyDocument.parse(source.text, source.name)))
         else:
             # The digest first: if the file is changed in between, the next opening finds that out and applies it.
             digest = _digest_of(Path(source))
