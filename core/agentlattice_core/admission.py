@@ -52,6 +52,7 @@ __all__ = [
     "checked_text",
     "claim",
     "execute",
+    "index_of",
     "original_result",
     "record_claim_outcome",
     "refuse",
@@ -321,18 +322,24 @@ def _stored(batch: Batch, agent_id: str, index: int) -> tuple[Row, Document]:
     return row, document
 
 
+def index_of(audit_event_id: str) -> int | None:
+    """The index that the id of an action's entry names; None if it is no such id."""
+    try:
+        index = int(audit_event_id[4:16], 16) if audit_event_id.startswith("evt_") else -1
+    except ValueError:
+        return None
+    return index if index >= 0 else None
+
+
 def stored_action(batch: Batch, caller: Caller, audit_event_id: str) -> tuple[int, str, Document]:
     """The index, agent id and state of one of the caller's own actions.
 
     Raises NotFoundError, or NotYourEventError for another agent's.
     """
-    try:
-        index = int(audit_event_id[4:16], 16) if audit_event_id.startswith("evt_") else -1
-    except ValueError:
-        index = -1
-    row = batch.row(index) if index >= 0 else None
+    index = index_of(audit_event_id)
+    row = batch.row(index) if index is not None else None
     entry = orjson.loads(row[1]) if row is not None else {}
-    if entry.get("id") != audit_event_id:
+    if index is None or entry.get("id") != audit_event_id:
         raise NotFoundError(f"there is no action `{audit_event_id}`")
     agent_id = acting(batch, caller).id
     if entry["who"]["agent_id"] != agent_id:

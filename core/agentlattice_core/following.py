@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from agentlattice_core.agents import agent_facts
 from agentlattice_core.errors import ForbiddenError, InvalidRequestError
-from agentlattice_core.notifications import EVENT_TYPES, notification
+from agentlattice_core.notifications import EVENT_TYPES, concerns, notification
 from agentlattice_core.remote.events import Subscription
 from agentlattice_core.results import GovernanceEvent
 from agentlattice_core.session import Session
@@ -83,16 +83,8 @@ class Following(Session):
 
         def watcher(entry: dict[str, Any], row: Row) -> None:
             event = notification(entry, row, audience)
-            if event is None:
-                return
-            # What belongs to no agent (a change of policy) concerns all of them, and a child's end its parent too.
-            if (
-                own is not None
-                and own not in (event.agent_id, event.data.get("parent_id"))
-                and event.agent_id
-            ):
-                return
-            deliver(event)
+            if event is not None and concerns(event, own):
+                deliver(event)
 
         self._ends.append(self._engine.follower.watch(watcher))
 

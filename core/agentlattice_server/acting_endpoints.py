@@ -1,6 +1,8 @@
 """What an agent does: asking for actions, waiting for a person, claiming, saying how it went.
 
 - An action that was asked for before, by its event id, is answered with 409 and the first answer.
+- Our own client may say how the id of its action is to end (`X-AL-Nonce`): by it a client whose answer was lost knows
+  its own admission from somebody else's. Its event id is then percent-encoded, since a header holds no other text.
 - Our own client says how long it waits for a person (`wait`), and claims the action itself. The hosted product's client
   cannot claim: it runs the tool once it reads `approved`. So a poll without `wait` takes the claim for it, which asks
   policy once more, before it says so.
@@ -9,12 +11,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from agentlattice_core import admission, approvals
+from agentlattice_core import admission, approvals, registries
+from agentlattice_core.actions import Action
 from agentlattice_core.clock import time_of_log
+from agentlattice_core.commands import Execution
 from agentlattice_core.errors import (
     ForbiddenError,
     IllegalTransitionError,
@@ -33,6 +41,7 @@ __all__ = ["ENDPOINTS", "options_of"]
 ENDPOINTS = Endpoints()
 
 _LONGEST_WAIT = 30
+_NONCE = re.compile("[0-9a-f]{20}")
 _CLAIM_OUTCOMES = ("succeeded", "failed", "unknown")
 _OPTIONS = (
     "data_accessed",
@@ -62,15 +71,18 @@ _OPTIONS = (
 async def execute(call: Call) -> Response:
     headers, identity, body = call.request.headers, call.identity, call.body
     _check_delegation(identity, headers.get("x-al-delegation-id"))
-    context, trusted = body.get("context"), call.names("trusted")
-    if context is not None and not isinstance(context, dict):
-        raise InvalidRequestError("context: must be an object")
-    result = await identity.client(_mode(call)).execute(
-        call.text("action_type"),
-        options_of(body, headers.get("x-al-event-id")),
-        context=context,
-        trusted=trusted or (),
-    )
+    event_id, nonce = headers.get("x-al-event-id"), headers.get("x-al-nonce")
+    if nonce is not None:
+        if not _NONCE.fullmatch(nonce):
+            raise InvalidRequestError("X-AL-Nonce: must be 20 hexadecimal digits")
+        event_id = unquote(event_id) if event_id is not None else None
+    caller = identity.caller(_mode(call))
+    if call.body.get("context") is not None:
+        caller = replace(caller, context=admission.checked_context(call.maybe("context", dict)))
+    options, trusted = options_of(body, event_id), call.names("trusted") or ()
+    action = Action.build(call.text("action_type"), options, trusted=trusted)
+    making = registries.Change if registries.is_change(action.action_type) else Execution
+    result = await identity.engine.run_async(making(identity.engine.policies, caller, action, nonce))
     return answer(result, 409 if result.replayed else 202 if result.approval_id is not None else 200)
 
 
@@ -204,11 +216,25 @@ async def approval_status(call: Call) -> Response:
     patience = min(call.number("wait", 0), _LONGEST_WAIT)
     found = await asyncio.to_thread(_standing, identity, approval_id)
     if patience and found["status"] in ("pending", "escalated"):
-        await until_resolved(identity.engine, approval_id, patience)
+        await _patiently(call, until_resolved(identity.engine, approval_id, patience))
         found = await asyncio.to_thread(_standing, identity, approval_id)
     if found["status"] == "approved" and not waiting and identity.kind == "agent":
         found["status"] = await _claimed(identity, found["action"])
     return answer(found)
+
+
+async def _patiently(call: Call, wait: Coroutine[Any, Any, Any]) -> None:
+    """Wait, but not for longer than the service goes on."""
+    waiting = asyncio.create_task(wait)
+    ending = asyncio.create_task(call.request.app.state.stopping.wait())
+    try:
+        done, _ = await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting in done:
+            waiting.result()
+    finally:
+        for task in (waiting, ending):
+            task.cancel()
+        await asyncio.gather(waiting, ending, return_exceptions=True)
 
 
 async def _claimed(identity: Identity, action: str) -> str:

@@ -31,6 +31,7 @@ from agentlattice_server.openapi import described
 from agentlattice_server.organisations import Organisations
 from agentlattice_server.problems import RequestError, answer_error
 from agentlattice_server.rates import RateLimits
+from agentlattice_server.realtime import realtime
 from agentlattice_server.requestlog import RequestLog
 
 __all__ = ["ENDPOINTS", "ServiceSettings", "create_app"]
@@ -64,6 +65,7 @@ def create_app(organisations: Organisations, settings: ServiceSettings | None = 
     chosen = settings or ServiceSettings()
     authenticator = Authenticator(organisations)
     rates = RateLimits(chosen.calls_per_minute)
+    stopping = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -97,6 +99,8 @@ def create_app(organisations: Organisations, settings: ServiceSettings | None = 
             return answer_error(RequestError("STORE_ERROR", error.message), wire=False)
         return Response(b'{"status":"ready"}', media_type="application/json")
 
+    for path in ("/realtime/v1", "/realtime/v1/websocket"):
+        app.router.add_websocket_route(path, realtime(authenticator, stopping))
     app.add_route("/openapi.json", openapi)
     app.add_route("/healthz", healthy)
     app.add_route("/readyz", ready)
@@ -113,4 +117,5 @@ def create_app(organisations: Organisations, settings: ServiceSettings | None = 
 
     app.add_exception_handler(HTTPException, refused)
     app.add_middleware(RequestLog)
+    app.state.stopping = stopping
     return app

@@ -126,10 +126,10 @@ async def checkpoint(call: Call) -> Response:
     "/api/v1/audit/key",
     BOTH,
     "The public key that checkpoints are verified with",
-    answers={200: schemas.found({"key": schemas.TEXT})},
+    answers={200: schemas.found({"verifier_key": schemas.TEXT})},
 )
 async def public_key(call: Call) -> Response:
-    return answer({"key": await asyncio.to_thread(call.identity.client().verifier_key)})
+    return answer({"verifier_key": await asyncio.to_thread(call.identity.client().verifier_key)})
 
 
 @ENDPOINTS.add(

@@ -115,6 +115,10 @@ ACTION: Schema = body(
 )
 ACTION_HEADERS: Schema = {
     "X-AL-Event-ID": {"description": "Makes a retry safe: the same id is the same action.", "schema": TEXT},
+    "X-AL-Nonce": {
+        "description": "How the action's id ends: 20 hexadecimal digits drawn by the client.",
+        "schema": {**TEXT, "pattern": "^[0-9a-f]{20}$"},
+    },
     "X-AL-Delegation-ID": {"description": "The delegation that a child's key is for.", "schema": TEXT},
 }
 _CONDITION: Schema = found(

@@ -40,14 +40,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says once it answers calls."""
+    """Says once it answers calls, and once it is about to stop."""
 
     told: Callable[[], None]
+    stopping: asyncio.Event
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self.told()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.stopping.set()  # connections that last end themselves; what is under way is waited for
+        await super().shutdown(sockets)
 
 
 class Service:
@@ -57,6 +62,7 @@ class Service:
         host, port = listening.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._socket = listening
+        self._stopping: asyncio.Event = app.state.stopping
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -78,6 +84,7 @@ class Service:
     async def serve(self, started: Callable[[], None] = lambda: None) -> None:
         """As `run`, on a loop that runs."""
         self._server.told = started
+        self._server.stopping = self._stopping
         await self._server.serve(sockets=[self._socket])
 
     def stop(self) -> None:

@@ -23,11 +23,11 @@ from agentlattice_core.pauses import register_pause
 __all__ = ["DelegationContract"]
 
 
-class Pause(Exception):
+class PauseError(Exception):
     """How some framework suspends a run."""
 
 
-register_pause(Pause)
+register_pause(PauseError)
 
 
 class DelegationContract:
@@ -91,10 +91,10 @@ class DelegationContract:
 
         def pause(child: DelegatedAgent) -> None:
             seen.append(child.agent)
-            raise Pause
+            raise PauseError
 
         block = al.delegate("reader", capabilities=["data.read"], ttl=600, run="run-1")
-        with pytest.raises(Pause):
+        with pytest.raises(PauseError):
             inside(block, pause)
         assert len(al.delegations_sync().delegations) == 1
 

@@ -1,4 +1,4 @@
-"""A service whose every answer is written down beforehand, on a real socket: for failures that a real one has rarely."""
+"""A service whose every answer is written down beforehand, on a real socket: for what a real one does rarely."""
 
 from __future__ import annotations
 
