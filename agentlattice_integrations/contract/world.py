@@ -95,8 +95,14 @@ class World:
         self.effects = Effects(directory / "effects.jsonl")
         policies = directory / "policies.yaml"
         policies.write_text(_POLICIES + self._agent_policies(handoffs), encoding="utf-8")
-        self.client = AgentLattice.embedded(self.database, policies=policies, agent=AGENT, mode=mode)
-        self.reviewer = AgentLattice.embedded(self.database, operator=REVIEWER)
+        self.client, self.reviewer = self.open(policies, mode)
+
+    def open(self, policies: Path, mode: Literal["enforce", "observe"]) -> tuple[AgentLattice, AgentLattice]:
+        """The agent's client and the reviewer's, with `policies` in force. A subclass may open other ones."""
+        return (
+            AgentLattice.embedded(self.database, policies=policies, agent=AGENT, mode=mode),
+            AgentLattice.embedded(self.database, operator=REVIEWER),
+        )
 
     def _agent_policies(self, effect: str) -> str:
         names = {self.harness.handoff_tool: effect, self.harness.agent_tool: "allow"}
