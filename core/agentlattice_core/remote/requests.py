@@ -311,7 +311,7 @@ def checkpoint() -> Request[str]:
 
 
 def verifier_key() -> Request[str]:
-    return _look("/api/v1/audit/key", member("key", str))
+    return _look("/api/v1/audit/key", member("verifier_key", str))
 
 
 def erase(indexes: Iterable[int], reason: str) -> Request[int]:
