@@ -2,7 +2,7 @@
 
 - Blocking calls share one pool; each event loop has one of its own, which ends with it. A forked child opens new ones.
 - A request that got no answer, or 5xx, is sent again after 1, 2 and 4 seconds, and one that was turned away (429, 503)
-  after as long as the service says. One that must not arrive twice is sent again only if it cannot have arrived.
+  not before the service says. One that must not arrive twice is sent again only if it cannot have arrived.
 - No redirect is followed: a key goes to the address that was named, and nowhere else.
 - What nobody waits for is sent by one thread, in order. It exists while there is something to send.
 """
@@ -13,6 +13,7 @@ import asyncio
 import atexit
 import logging
 import os
+import ssl
 import threading
 import time
 import weakref
@@ -71,6 +72,7 @@ class Connections:
         self.base_url = base_url
         self.pace = pace or Pace()
         self.users = 1
+        self._tls: ssl.SSLContext | None = None
         self._restart()
         _all.add(self)
 
@@ -128,7 +130,7 @@ class Connections:
             with self._lock:
                 client = self._client
                 if client is None:
-                    client = self._client = httpx.Client(limits=_limits(), timeout=_PATIENCE)
+                    client = self._client = httpx.Client(limits=_limits(), verify=self._trusted())
         return client
 
     def _of_this_loop(self) -> httpx.AsyncClient:
@@ -137,10 +139,20 @@ class Connections:
         if client is None:
             import httpx
 
-            client = httpx.AsyncClient(limits=_limits(), timeout=_PATIENCE)
             with self._lock:
-                self._clients[loop] = client
+                trusted = self._trusted()
+                client = self._clients[loop] = httpx.AsyncClient(limits=_limits(), verify=trusted)
         return client
+
+    def _trusted(self) -> ssl.SSLContext | bool:
+        """Whom TLS trusts, read once: it takes longer than a request. Without TLS there is nothing to trust."""
+        if not self.base_url.startswith("https:"):
+            return False
+        if self._tls is None:
+            import httpx
+
+            self._tls = httpx.create_ssl_context()
+        return self._tls
 
     # Sending without waiting
 
@@ -274,7 +286,7 @@ class Attempts:
         if not self._pauses:
             raise UnansweredError(self._told(error))
         pause = self._pauses.pop(0)
-        return pause if said is None else min(said, _LONGEST_PAUSE)
+        return pause if said is None else max(pause, min(said, _LONGEST_PAUSE))
 
     def _told(self, error: AgentLatticeError) -> AgentLatticeError:
         """What the caller is told: of what was to be recorded, that it was not, or that nobody knows."""

@@ -141,6 +141,7 @@ def execute(
     mode: str,
     context: Mapping[str, Any] | None,
     timestamp: str,
+    delegation: str | None = None,
 ) -> Request[ActionResult]:
     """`nonce`, 20 hexadecimal digits, is what the service ends the action's id with: by it a caller whose answer was
     lost knows that a replay is its own admission.
@@ -158,6 +159,8 @@ def execute(
     if mode != "enforce":
         body["mode"] = mode
     headers = {"X-AL-Event-ID": quote(event_id, safe=_PLAIN), "X-AL-Nonce": nonce}
+    if delegation is not None:
+        headers["X-AL-Delegation-ID"] = delegation
     return Request(
         "POST",
         "/api/v1/actions",

@@ -39,9 +39,18 @@ _Talk = Generator[_Step, Any, T]
 
 
 class Service:
-    """One key, at one address. `delegation` is sent along by a child."""
+    """One key, at one address. `delegation` is sent along with a child's actions."""
 
-    __slots__ = ("_headers", "_no_agent", "_said", "_whoami", "connections", "name", "poll_interval")
+    __slots__ = (
+        "_delegation",
+        "_headers",
+        "_no_agent",
+        "_said",
+        "_whoami",
+        "connections",
+        "name",
+        "poll_interval",
+    )
 
     def __init__(
         self,
@@ -54,8 +63,7 @@ class Service:
         self.connections = connections
         self.poll_interval = poll_interval
         self._headers = {"Authorization": f"Bearer {checked_key(api_key)}"}
-        if delegation is not None:
-            self._headers["X-AL-Delegation-ID"] = delegation
+        self._delegation = delegation
         self._whoami: WhoamiResult | None = None
         self._no_agent = False
         self._said = keys.split(api_key)
@@ -209,6 +217,7 @@ class Service:
             mode=mode,
             context=context,
             timestamp=format_time(SystemClock().now()),
+            delegation=self._delegation,
         )
 
         def read(body: Any) -> ActionResult:

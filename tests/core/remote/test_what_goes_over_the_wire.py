@@ -1,7 +1,6 @@
 """What is sent for each method and what is made of the answer, replayed from a cassette of a real service.
 
-`RECORD_WIRE=1 pytest -n0 tests/core/remote/test_what_goes_over_the_wire.py` records it anew. A change of the cassette is a
-change of the wire.
+`RECORD_WIRE=1 pytest -n0` on this file records it anew. A change of the cassette is a change of the wire.
 """
 
 from __future__ import annotations
