@@ -2,7 +2,8 @@
 
 - An engine is opened when its organisation is first asked for, and stays open until the service ends.
 - An organisation that is not there is never made by asking for it: a key that names one is no key.
-- A SQLite file holds one organisation.
+- Each log is signed with a key of its own. Where a file is named for the first one's, the others lie beside it, with the
+  organisation's id appended.
 """
 
 from __future__ import annotations
@@ -13,22 +14,26 @@ import threading
 from agentlattice_core.clock import Clock
 from agentlattice_core.engine import Engine, open_engine, release
 from agentlattice_core.errors import NotRecordedError
+from agentlattice_core.stores.databases import Storage, is_postgres, organisations
 
 __all__ = ["Organisations"]
 
-_SQLITE = "sqlite:///"
-
 
 class Organisations:
-    """Open engines by organisation id. Safe to use from any thread."""
+    """Open engines by organisation id. Safe to use from any thread.
+
+    The database is made, with one organisation in it, if it is not there. Raises StoreError if it cannot be used.
+    """
 
     def __init__(
-        self, database: str, *, signing_key: str | os.PathLike[str] | None = None, clock: Clock | None = None
+        self, database: Storage, *, signing_key: str | os.PathLike[str] | None = None, clock: Clock | None = None
     ) -> None:
-        path = database.removeprefix(_SQLITE)
+        self._database, self._signing_key, self._clock = database, signing_key, clock
         self._opening = threading.Lock()
-        engine = open_engine(path, clock, signing_key)
-        self._engines: dict[str, Engine] = {engine.store.log_id: engine}
+        # A SQLite file is its first organisation; in PostgreSQL it has to be named where there are several.
+        there = organisations(database) if is_postgres(database) else []
+        first = open_engine(database, clock, signing_key, organisation=there[0] if there else None)
+        self._engines: dict[str, Engine] = {first.store.log_id: first}
 
     @property
     def first(self) -> Engine:
@@ -41,7 +46,23 @@ class Organisations:
 
     def engine(self, organisation: str) -> Engine | None:
         """The engine of an organisation; None if there is no such one. May wait for the database."""
-        return self._engines.get(organisation)
+        with self._opening:
+            engine = self._engines.get(organisation)
+            if engine is None and organisation in organisations(self._database):
+                engine = self._engines[organisation] = self._open(organisation)
+            return engine
+
+    def create(self, organisation: str) -> Engine:
+        """The engine of an organisation, which is made if it is not there."""
+        with self._opening:
+            engine = self._engines.get(organisation)
+            if engine is None:
+                engine = self._engines[organisation] = self._open(organisation)
+            return engine
+
+    def _open(self, organisation: str) -> Engine:
+        signing_key = None if self._signing_key is None else f"{os.fspath(self._signing_key)}.{organisation}"
+        return open_engine(self._database, self._clock, signing_key, organisation=organisation)
 
     def check(self) -> None:
         """Raise StoreError if the database cannot be read, or NotRecordedError if the log may not be written."""

@@ -11,12 +11,16 @@ from service_world import POLICIES, ServiceWorld, running
 
 from agentlattice_server import ServiceSettings
 
-DATABASES = ("sqlite",)
+DATABASES = ("sqlite", "postgresql")
 
 
 @pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database."""
+def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty database. The current directory is where a log of PostgreSQL keeps its signing key."""
+    monkeypatch.chdir(tmp_path)
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
     return f"sqlite:///{tmp_path / 'governance.db'}"
 
 
