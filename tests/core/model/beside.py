@@ -1,7 +1,7 @@
-"""The engine beside the reference: each method does one thing to both, compares the answers, and counts the cell it met.
+"""The engine beside the reference: each step does one thing to both, compares the answers, and counts its cell.
 
 - What is illegal is refused with the error that the reference names, and records nothing.
-- A cell is a state and an event; `CELLS` counts how often each was met.
+- A cell is a state and an event; `CELLS` counts how often each was met, `STEPS` all steps by name.
 - Choices come from a `Random` that the caller seeds, so that a step is one number.
 """
 
@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import wraps
 from itertools import product
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 from reference import LIFE, MODES, ORDER, PEOPLE, REFUND, TERMS, TIMEOUT, Action, Agent, Delegation, Reference
@@ -37,9 +38,10 @@ from agentlattice_core.pauses import register_pause
 from agentlattice_core.policy import PolicyDocument
 from agentlattice_core.testing import ManualClock
 
-__all__ = ["CELLS", "Beside"]
+__all__ = ["CAPABILITIES", "CAPS", "CELLS", "STEPS", "Beside"]
 
 CELLS: Counter[tuple[str, str]] = Counter()
+STEPS: Counter[str] = Counter()
 CENT = Decimal("0.01")
 CAPS = (60, 100)
 CAPABILITIES = (("*",), ("order.*", "refund.*"), ("order.*",), ("order.place",), ("refund.issue",))
@@ -77,6 +79,21 @@ def _document(mode: str, cap: int) -> PolicyDocument:
     return PolicyDocument.parse("\n".join(lines))
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def step(method: Callable[P, R]) -> Callable[P, R]:
+    """Something that is done to both."""
+
+    @wraps(method)
+    def counted(*args: P.args, **kwargs: P.kwargs) -> R:
+        STEPS[method.__name__] += 1
+        return method(*args, **kwargs)
+
+    return counted
+
+
 DOCUMENTS = {(mode, cap): _document(mode, cap) for mode, cap in product(MODES, CAPS)}
 
 
@@ -109,6 +126,7 @@ class Beside:
         for client in (*self.people.values(), *self.clients.values()):
             client.close()
 
+    @step
     def reopen(self) -> None:
         """The process dies and another one goes on: blocks are gone, children are not."""
         self.close()
@@ -147,6 +165,7 @@ class Beside:
 
     # Actions
 
+    @step
     def ask(
         self, agent: Agent, action_type: str, amount: Decimal, event_id: str | None = None
     ) -> Action | None:
@@ -182,6 +201,7 @@ class Beside:
         waiting = self.people["vic"].list_pending_approvals_sync()
         return next(one.digest for one in waiting if one.id == approval)
 
+    @step
     def vote(self, action: Action, person: str, digest: bool) -> None:
         otherwise = digest and action.amended
         self.meets(action, "vote otherwise shown" if otherwise else "vote")
@@ -199,6 +219,7 @@ class Beside:
         self.reference.cast(action, person, now)
         assert (answer.waits, answer.approved_by) == (action.waits, action.votes)
 
+    @step
     def deny(self, action: Action, person: str) -> None:
         self.meets(action, "deny")
         refusal = self.reference.vote(action, person, otherwise=False)
@@ -210,6 +231,7 @@ class Beside:
         assert self.people[person].deny_action_sync(action.approval or "", "no").status == "denied"
         action.release("denied")
 
+    @step
     def stranger_votes(self, action: Action, person: str, approve: bool) -> None:
         """A viewer, or whoever owns the root."""
         self.meets(action, "stranger votes")
@@ -218,6 +240,7 @@ class Beside:
         error = ForbiddenError if action.waits else IllegalTransitionError
         self.refused(lambda: act(action.approval or ""), error)
 
+    @step
     def cancel(self, action: Action) -> None:
         self.meets(action, "cancel")
         client = self.clients[action.agent]
@@ -227,6 +250,7 @@ class Beside:
         else:
             self.refused(lambda: client.cancel_sync(action.id))
 
+    @step
     def claim(self, action: Action) -> None:
         self.meets(action, "claim")
         now, client = self.now(), self.clients[action.agent]
@@ -242,10 +266,12 @@ class Beside:
         if action.answer in ("executed", "requested"):
             assert (answer.status, answer.denial_reason) == expected
 
+    @step
     def claim_by_another(self, action: Action) -> None:
         other = next(one for one in self.clients if one is not action.agent)
         self.refused(lambda: self.clients[other].claim_sync(action.id), NotYourEventError)
 
+    @step
     def outcome(self, action: Action, failed: bool) -> None:
         self.meets(action, "failure" if failed else "outcome")
         client = self.clients[action.agent]
@@ -255,6 +281,16 @@ class Beside:
             return
         client.report_sync(action.id, outcome)
         self.reference.report(action, failed)
+
+    @step
+    def note_outcome(self, action: Action, claim: str) -> None:
+        """As adapters do: without waiting, and of no consequence where nothing runs."""
+        client = self.clients[action.agent]
+        client.record_outcome(action.id, claim, "as the tool said \ud800")
+        client.flush()
+        if action.claim == "started":
+            self.reference.report(action, failed=claim == "failed")
+            action.claim = claim
 
     def to_the_cent(self, agent: Agent, action_type: str, charges: str | None = None) -> None:
         """What is left is allowed, and not a cent more."""
@@ -270,6 +306,7 @@ class Beside:
 
     # Policy and time
 
+    @step
     def policy_is(self, mode: str, cap: int) -> None:
         reference = self.reference
         if (mode, cap) != (reference.mode, reference.cap):
@@ -283,6 +320,7 @@ class Beside:
         self.al.apply_policies_sync(DOCUMENTS[mode, cap], prune=True)
         reference.policy_is(mode, cap, now)
 
+    @step
     def pass_time(self, minutes: int) -> None:
         before = self.now()
         # A clock that was set back lies behind the log, whose time goes on.
@@ -315,6 +353,7 @@ class Beside:
 
     # Delegation
 
+    @step
     def delegate(
         self, parent: Agent, given: str, capabilities: tuple[str, ...], minutes: int, run: str | None
     ) -> Agent | None:
@@ -349,6 +388,7 @@ class Beside:
         self.blocks.setdefault(known, []).append(block)
         return known
 
+    @step
     def leave(self, agent: Agent, pauses: bool) -> None:
         """A block ends, or is suspended. Whatever ended before stays as it is."""
         self.ends(agent, "paused" if pauses else "close")
@@ -360,6 +400,7 @@ class Beside:
         if agent.held.ended is None:
             self.reference.end(agent, "closed")
 
+    @step
     def revoke(self, agent: Agent, who: str) -> None:
         above = agent.parent
         assert above is not None
