@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import wraps
+from functools import partial, wraps
 from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any, ParamSpec, TypeVar
+from unittest.mock import patch
 
 import pytest
 from reference import LIFE, MODES, ORDER, PEOPLE, REFUND, TERMS, TIMEOUT, Action, Agent, Delegation, Reference
@@ -32,10 +33,13 @@ from agentlattice_core import (
     IllegalTransitionError,
     NotYourEventError,
     ReportOutcome,
+    deadlines,
+    delegation,
 )
 from agentlattice_core.clock import format_time, parse_time
 from agentlattice_core.pauses import register_pause
 from agentlattice_core.policy import PolicyDocument
+from agentlattice_core.scheduler import Scheduler
 from agentlattice_core.testing import ManualClock
 
 __all__ = ["CAPABILITIES", "CAPS", "CELLS", "STEPS", "Beside"]
@@ -321,7 +325,8 @@ class Beside:
         reference.policy_is(mode, cap, now)
 
     @step
-    def pass_time(self, minutes: int) -> None:
+    def pass_time(self, minutes: int, *, unwatched: bool = False) -> None:
+        """`unwatched`: nobody records at once what falls due, and it counts for nothing all the same."""
         before = self.now()
         # A clock that was set back lies behind the log, whose time goes on.
         self.clock.set(max(self.clock.now(), before) if minutes > 0 else self.clock.now())
@@ -338,8 +343,26 @@ class Beside:
             above = agent.chain()[1:]
             if above and before < above[0].held.expires <= after:
                 CELLS[agent.held.state, "parent expires"] += 1
-        self.clock.advance(minutes=minutes)
+        if unwatched:
+            with patch.object(Scheduler, "_settle_quietly", lambda self, rounds=None: True):
+                self.clock.advance(minutes=minutes)
+                self.what_is_over_is_over(after)
+                self.al._opened.run(deadlines.settle)
+                self.al._opened.run(delegation.expire)
+        else:
+            self.clock.advance(minutes=minutes)
         self.reference.time_is(after)
+
+    def what_is_over_is_over(self, now: datetime) -> None:
+        for action in self.reference.actions:
+            if action.waits and action.deadline is not None and now >= action.deadline:
+                for person in ("ann", "bob"):
+                    approve = self.people[person].approve_action_sync
+                    self.refused(partial(approve, action.approval or ""))
+                self.refused(partial(self.clients[action.agent].cancel_sync, action.id))
+        for agent in self.reference.children()[-8:]:
+            if agent.held.ended is None and now >= agent.held.expires:
+                assert self.clients[agent].can_i_sync(REFUND, amount="0").reason == "OUT_OF_SCOPE"
 
     def moments(self, action: Action) -> list[tuple[str, datetime]]:
         """What the clock would do to a request, whether that is still to come or was overtaken."""

@@ -136,10 +136,12 @@ class Cells:
         elif event in ("escalation", "deadline", "lapse", "asker expires"):
             if event == "asker expires" and agent.held.ended == "expired":
                 self.again(agent)
-            beside.pass_time({"escalation": 60, "deadline": 120, "lapse": 1600, "asker expires": 1440}[event])
+            minutes = {"escalation": 60, "deadline": 120, "lapse": 1600, "asker expires": 1440}[event]
+            beside.pass_time(minutes, unwatched=event == "deadline" or chance.random() < 0.3)
         else:
             modes = {"policy allows": "allow", "policy denies": "deny", "policy is deleted": "gone"}
-            mode = modes.get(event, "anyone")
+            others = sorted({"anyone", "all", "cid"} - {self.reference.mode})
+            mode = modes.get(event) or chance.choice(others)
             if mode == self.reference.mode:
                 beside.policy_is("two" if state != "approved by policy" else "deny", 100)
             beside.policy_is(mode, 100)
@@ -170,7 +172,8 @@ class Cells:
             beside.pass_time(1439)
             beside.claim(action)
         elif event in ("outcome", "failure"):
-            beside.outcome(action, failed=event == "failure")
+            for _ in range(2):  # what was given back is not given back again
+                beside.outcome(action, failed=event == "failure")
         elif event == "to the cent":
             beside.to_the_cent(agent, action.type, state)
         elif event == "day turns":
@@ -212,7 +215,8 @@ class Cells:
         elif event == "parent is revoked":
             beside.revoke(parent, "operator")
         else:
-            beside.pass_time(600 if event == "expiry" else 1440)
+            minutes = 600 if event == "expiry" else 1440
+            beside.pass_time(minutes, unwatched=chance.random() < 0.3)
 
 
 class Governance(RuleBasedStateMachine):
@@ -346,6 +350,7 @@ def meet_all(cells: list[tuple[str, str]], number: int) -> None:
         try:
             for state, event in cells[start : start + 60]:
                 Cells(beside, chance).meet(state, event)
+                beside.what_waits_is_what_waits()
         finally:
             beside.end()
 
