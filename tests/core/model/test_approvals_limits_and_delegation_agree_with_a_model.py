@@ -79,7 +79,7 @@ class Cells:
     def child(self, parent: Agent | None = None, minutes: int = 1440, run: str | None = "") -> Agent:
         """A new one, that holds everything. Its run is one of its own unless it is given as None."""
         if run == "":
-            run = f"r{len(self.reference.agents)}"
+            run = f"cell {len(self.reference.agents)}"
         child = self.beside.delegate(parent or self.reference.root, "clerk", ("*",), minutes, run)
         assert child is not None
         return child
@@ -373,7 +373,7 @@ def test_a_hundred_thousand_steps_are_clean_and_meet_every_cell_a_hundred_times(
         pass
 
     AtLength.TestCase.settings = settings(
-        max_examples=400, stateful_step_count=100, suppress_health_check=_QUIET, print_blob=True
+        max_examples=300, stateful_step_count=100, suppress_health_check=_QUIET, print_blob=True
     )
     AtLength.TestCase("runTest").runTest()
     meet_all([cell for cell in TABLE for _ in range(CELLS[cell], 100)], number)
