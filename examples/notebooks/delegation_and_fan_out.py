@@ -39,8 +39,8 @@ al = AgentLattice.embedded("governance.db", policies="policies.yaml", agent="sup
 # %% [markdown]
 # ## A child holds a part
 #
-# Policies that name the parent apply to its children. What was not delegated is out of scope, and a child cannot pass on
-# what it does not hold.
+# Policies that name the parent apply to its children. What was not delegated is out of scope, and a child cannot pass
+# on what it does not hold.
 
 # %%
 async with al.delegate("reader", capabilities=["orders.read"], ttl=300) as reader:
@@ -79,8 +79,8 @@ print("in force:", len((await al.delegations()).delegations))
 # %% [markdown]
 # ## Revoking one ends all below it
 #
-# A person takes a delegation back, on the command line with `al delegations revoke`. What waits for an approval on behalf
-# of it, or of a child of its own, is cancelled.
+# A person takes a delegation back, on the command line with `al delegations revoke`. What waits for an approval on its
+# behalf, or on that of a child of its own, is cancelled.
 
 # %%
 with AgentLattice.embedded("governance.db", operator="dana") as dana:
