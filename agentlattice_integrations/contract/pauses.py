@@ -33,7 +33,7 @@ from agentlattice_integrations.contract.pause_cells import (
 from agentlattice_integrations.contract.pause_harness import PauseHarness, Resumed
 from agentlattice_integrations.contract.world import at_work, parse_denial
 
-__all__ = ["PauseContract"]
+__all__ = ["PauseContract", "Theatre"]
 
 _ASKED = {"explicitly": {"on_approval": "pause"}, "by default": {}}
 
@@ -53,9 +53,9 @@ class PauseContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def theatre(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Theatre]:
+    def theatre(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
         """All cells of a place, played when one of them is asked for."""
-        theatre = _Theatre(cls.harness, tmp_path_factory.mktemp("pauses"))
+        theatre = Theatre(cls.harness, tmp_path_factory.mktemp("pauses"))
         yield theatre
         theatre.close()
 
@@ -69,7 +69,7 @@ class PauseContract:
     # --- pausing ----------------------------------------------------------------------------------------------------
 
     def test_each_tool_runs_as_often_as_it_was_approved(
-        self, theatre: _Theatre, place: Place, cell: Cell
+        self, theatre: Theatre, place: Place, cell: Cell
     ) -> None:
         """What was approved ran once, nothing else did, and what ran before the pause did not run again."""
         one = theatre.played(place)[cell.name]
@@ -78,7 +78,7 @@ class PauseContract:
         assert sorted(ran) == sorted(cell.approved)
         assert one.agent.effects.of("free") == [{"text": cell.name}]
 
-    def test_every_answer_reaches_its_own_call(self, theatre: _Theatre, place: Place, cell: Cell) -> None:
+    def test_every_answer_reaches_its_own_call(self, theatre: Theatre, place: Place, cell: Cell) -> None:
         """The model reads for each call what became of that call: its result, its reviewer's reason, its deadline."""
         one = theatre.played(place)[cell.name]
         shown = one.last.shown
@@ -96,7 +96,7 @@ class PauseContract:
                 document = parse_denial(Seen("deploy_hastily", content))
                 assert (document["status"], document["reason"]) == ("timed_out", "approval_timeout")
 
-    def test_the_log_tells_the_same_story(self, theatre: _Theatre, place: Place, cell: Cell) -> None:
+    def test_the_log_tells_the_same_story(self, theatre: Theatre, place: Place, cell: Cell) -> None:
         """One action for each call, with its decision and its outcome; an edited call is a second action."""
         theatre.played(place)
         story = theatre.story(place)
@@ -110,7 +110,7 @@ class PauseContract:
                 reason = "DENIED_BY_REVIEWER" if answer == "deny" else "approval_timeout"
                 assert [told[1:] for told in story[version]] == [(reason, None)]
 
-    def test_the_log_holds_together(self, theatre: _Theatre, place: Place) -> None:
+    def test_the_log_holds_together(self, theatre: Theatre, place: Place) -> None:
         """Whatever was killed, the chain of entries is whole and nobody is asked any more."""
         theatre.played(place)
         stage = theatre.stages[place]
@@ -118,7 +118,7 @@ class PauseContract:
         assert stage.pending() == []
 
     def test_only_what_was_edited_pauses_a_second_time(
-        self, theatre: _Theatre, place: Place, cell: Cell
+        self, theatre: Theatre, place: Place, cell: Cell
     ) -> None:
         """Each call is asked about once; changed arguments are asked about as what they are."""
         one = theatre.played(place)[cell.name]
@@ -126,7 +126,7 @@ class PauseContract:
         edited = frozenset(f"call-{version}" for version in cell.edited)
         assert [step.waiting for step in one.steps] == ([edited, frozenset()] if edited else [frozenset()])
 
-    def test_a_tool_killed_in_the_middle_is_not_run_again(self, theatre: _Theatre) -> None:
+    def test_a_tool_killed_in_the_middle_is_not_run_again(self, theatre: Theatre) -> None:
         """Approved, begun, and its process killed: whoever goes on reads that nobody knows whether it finished."""
         one = theatre.played("restarted")[CRASH_NAME]
         (version,) = one.agent.versions
@@ -187,7 +187,7 @@ class PauseContract:
         assert stage.pending() == []
 
 
-class _Theatre:
+class Theatre:
     """The cells of each place, played once."""
 
     def __init__(self, harness: PauseHarness, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""LangGraph behind the pause contract: an agent of `create_agent`, and a graph of one's own."""
+"""LangGraph behind the pause contract: agents of `create_agent`, and a graph of one's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from langgraph_scripted import ScriptedModel, asking, call
 
 from agentlattice_integrations.contract import PausedAgent, PauseHarness, Resumed, ScriptedCall
 
-__all__ = ["MiddlewarePauses", "NodePauses"]
+__all__ = ["MiddlewarePauses", "NodePauses", "ToolsPauses"]
 
 
 class _Pauses(PauseHarness):
@@ -56,6 +56,13 @@ class MiddlewarePauses(_Pauses):
     """`create_agent(..., middleware=[GovernanceMiddleware(al)])`."""
 
     form = "middleware"
+    how = "sync"
+
+
+class ToolsPauses(_Pauses):
+    """`create_agent(model, govern(tools, al))`."""
+
+    form = "tools"
     how = "sync"
 
 

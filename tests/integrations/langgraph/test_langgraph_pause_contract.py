@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from langgraph_pause_harness import MiddlewarePauses, NodePauses
+from langgraph_pause_harness import MiddlewarePauses, NodePauses, ToolsPauses
 
 from agentlattice_integrations.contract import PauseContract
 
@@ -11,6 +11,12 @@ class TestMiddleware(PauseContract):
     """An agent of `create_agent`."""
 
     harness = MiddlewarePauses()
+
+
+class TestGovernedTools(PauseContract):
+    """An agent of `create_agent` over governed tools."""
+
+    harness = ToolsPauses()
 
 
 class TestGovernedToolNode(PauseContract):
