@@ -13,7 +13,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from agents import FunctionTool, RunContextWrapper, RunState
 from agents.items import ToolApprovalItem
@@ -23,7 +23,12 @@ from agentlattice_core.results import ActionOptions, ActionResult
 from agentlattice_core.toolcalls.call import Denial, ToolCall
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_integrations.openai_agents.function_tools import Seat, seat_of
-from agentlattice_integrations.openai_agents.governor import HeldPermit, identity_of, identity_within
+from agentlattice_integrations.openai_agents.governor import (
+    Governor,
+    HeldPermit,
+    identity_of,
+    identity_within,
+)
 from agentlattice_integrations.openai_agents.pausing import PausingQuestion
 
 try:
@@ -131,12 +136,12 @@ class _Carrying:
             run=self.run,
             identity=identity_of(self.run, self.call_id, outer=self.outer),
         )
-        answer, approved = await _look(seat, call)
+        answer, approved = await _look(seat.governor, call)
         if said is not None and isinstance(answer, Denial) and answer.status == "pending" and not approved:
-            await self._apply(said, answer, seat.governor.al)
+            await self._apply(said, answer, seat.governor, call)
             if said is False:
                 return None
-            answer, approved = await _look(seat, call)
+            answer, approved = await _look(seat.governor, call)
         if said is False:
             return None  # what the application rejects stays rejected, with the application's message
         if not isinstance(answer, Denial):
@@ -150,7 +155,7 @@ class _Carrying:
             return self._open(answer)
         return None
 
-    async def _apply(self, approve: bool, pending: Denial, al: Any) -> None:
+    async def _apply(self, approve: bool, pending: Denial, governor: Governor, call: ToolCall) -> None:
         """Let what the application says in the state be the decision of the person that it names."""
         assert pending.approval_id is not None
         assert pending.action_id is not None
@@ -160,7 +165,7 @@ class _Carrying:
             elif self.operator is not None:
                 await self.operator.deny_action(pending.approval_id, self._message())
             elif not approve:
-                await al.cancel(pending.action_id, _NO_OPERATOR)
+                await governor.withdraw(call, pending.action_id, _NO_OPERATOR)
         except IllegalTransitionError:
             pass  # it was decided meanwhile, and that decision counts
 
@@ -224,11 +229,16 @@ class _Onlooker:
         return refused
 
 
-async def _look(seat: Seat, call: ToolCall) -> tuple[Any, bool]:
+async def _look(governor: Governor, call: ToolCall) -> tuple[Any, bool]:
     """The gate's answer to a call without a claim on what a person approved, and whether somebody has."""
-    onlooker = _Onlooker(seat.governor.al)
-    answer = await seat.governor.look(call, onlooker)
-    return answer, onlooker.approved
+    onlookers: list[_Onlooker] = []
+
+    def through(client: GovernanceClient) -> GovernanceClient:
+        onlookers.append(_Onlooker(client))
+        return cast(GovernanceClient, onlookers[0])
+
+    answer = await governor.look(call, through)
+    return answer, any(onlooker.approved for onlooker in onlookers)
 
 
 def _paused(state: RunState[Any, Any], run: str | None, outer: str | None = None) -> Iterator[_Paused]:

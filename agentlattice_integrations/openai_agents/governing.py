@@ -31,6 +31,7 @@ from agents import (
 )
 from agents.agent import AgentBase
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.call import CallKind, OnApproval
 from agentlattice_core.toolcalls.coverage import Coverage
@@ -84,7 +85,7 @@ _TOOL_TYPES = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(
 
 def govern(
     target: T,
-    al: GovernanceClient,
+    al: GovernanceClient | Delegate,
     *,
     report: Callable[[Coverage], object] | None = None,
     actions: ActionTable | Mapping[Any, Any] | str | Path | None = None,
@@ -96,6 +97,10 @@ def govern(
 ) -> T:
     """Put the gate before every call of `target`: a tool, a list of tools, a hand-off, or an agent and all it reaches.
 
+    - `al`: the client whose agent acts, or a delegation (`al.delegate(...)`) whose child does: each run has a child of
+      its own, or the run that the delegation names; see `acting`. The call of an agent that is a tool, and a hand-off,
+      are acts of the agent that makes them, so that a sub-agent is governed, and not the tool or hand-off behind which
+      it is.
     - `report` is handed the coverage report, such as `print`; `coverage(result)` gives it later.
     - `actions`: mappings for tools one does not own, see `ActionTable`. `redact`: further paths to redact.
     - `on_approval`: `wait` until a person has decided (at most `approval_timeout` seconds), `pause`: end the run with
@@ -179,7 +184,8 @@ class _Governing:
     def named_agent(self, agent: Any) -> Any:
         by = agent_governor(agent)
         if by is not None and not (
-            by.governor.al is self.governor.al and by.governor.settings == self.governor.settings
+            by.governor.acting_as.principal is self.governor.acting_as.principal
+            and by.governor.settings == self.governor.settings
         ):
             raise InvalidRequestError(
                 f"agent `{agent.name}` is governed already, by another client or with other settings; "

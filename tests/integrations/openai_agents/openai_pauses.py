@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,9 @@ from agentlattice_integrations.contract.harness import Seen
 from agentlattice_integrations.contract.world import parse_denial
 from agentlattice_integrations.openai_agents import PendingCall, apply_decisions, govern
 
-__all__ = ["POLICIES", "Pauses", "calls"]
+__all__ = ["POLICIES", "Pauses", "calls", "process", "reason_in", "script", "shown_by_call"]
+
+HERE = Path(__file__).parent
 
 POLICIES = """
 version: 1
@@ -118,6 +121,30 @@ class Pauses:
         outer = Agent(name="outer", tools=[inner.as_tool("ask", "Ask.")], model=asking)
         return govern(outer, self.al, on_approval="pause")
 
+    def delegating(self, *turns: Any, as_tool: bool = False) -> Agent[Any]:
+        """An agent that hands over to one with a delegated identity, or has it as a tool."""
+        second = govern(
+            Agent(name="second", tools=self.tools(), model=ScriptedModel(*turns)),
+            self.al.delegate("researcher", capabilities=["tool.deploy"], ttl=300),
+            on_approval="pause",
+        )
+        if as_tool:
+            asked = call("ask", {"input": "go"}, call_id=f"call_outer_{self.directory.name}")
+            first = Agent(
+                name="first",
+                tools=[second.as_tool("ask", "Ask.")],
+                model=ScriptedModel([asked]) if turns else ScriptedModel(),
+            )
+        else:
+            first = Agent(
+                name="first",
+                handoffs=[second],
+                model=ScriptedModel([call("transfer_to_second", call_id="handed_over")])
+                if turns
+                else ScriptedModel(),
+            )
+        return govern(first, self.al, on_approval="pause")
+
     # --- running ----------------------------------------------------------------------------------------------------
 
     async def pause(self, agent: Agent[Any]) -> RunState[Any]:
@@ -168,15 +195,20 @@ class Resumed:
         self.waiting = list(waiting)
         self.interruptions = [item.raw_item.call_id for item in result.interruptions]
         self.final = result.final_output
-        self.shown = {
-            item.raw_item["call_id"]: item.output
-            for item in result.new_items
-            if item.type == "tool_call_output_item"
-        }
+        self.shown = shown_by_call(result)
 
     def said(self, call_id: str) -> str:
         """What the model was shown for a call: its output, or the reason of its denial."""
         return reason_in(self.shown[call_id])
+
+
+def shown_by_call(result: Any) -> dict[str, Any]:
+    """What the model was shown in a run, by the id of the call."""
+    return {
+        item.raw_item["call_id"]: item.output
+        for item in result.new_items
+        if item.type == "tool_call_output_item"
+    }
 
 
 def reason_in(output: Any) -> str:
@@ -184,6 +216,31 @@ def reason_in(output: Any) -> str:
     if isinstance(output, str) and output.startswith("{"):
         return str(parse_denial(Seen("", output))["reason"])
     return str(output)
+
+
+# --- other processes -------------------------------------------------------------------------------------------------
+
+
+def script(directory: Path, tool: str, count: int, *, inside: bool = False, delegated: bool = False) -> Path:
+    """Write what the process in `directory` is to run: parallel calls of one tool, perhaps inside an agent that is a
+    tool, perhaps by an agent with a delegated identity. Gives the directory back.
+    """
+    directory.mkdir(exist_ok=True)
+    told = {"tool": tool, "count": count, "inside": inside, "delegated": delegated}
+    (directory / "script.json").write_text(json.dumps(told), encoding="utf-8")
+    return directory
+
+
+def process(what: str, directories: Sequence[Path]) -> int:
+    """Run this file as a program and wait for its end; the code it ended with, -9 if it was killed."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["core", ".", str(HERE)])}
+    environment.pop("OPENAI_AGENTS_DISABLE_TRACING", None)
+    return subprocess.run(
+        [sys.executable, str(HERE / "openai_pauses.py"), what, *map(str, directories)],
+        cwd=HERE.parents[2],
+        env=environment,
+        timeout=120,
+    ).returncode
 
 
 @contextmanager
@@ -195,21 +252,34 @@ def opened(directory: str, policies: str | None) -> Iterator[Pauses]:
         pauses.close()
 
 
+def _scripted(pauses: Pauses, *, resumed: bool) -> Agent[Any]:
+    told = json.loads((pauses.directory / "script.json").read_text(encoding="utf-8"))
+    turns = [] if resumed else [calls(told["tool"], told["count"])]
+    if told["delegated"]:
+        return pauses.delegating(*turns, as_tool=told["inside"])
+    return pauses.with_agent_tool(*turns) if told["inside"] else pauses.agent(*turns)
+
+
+def _acting(agent: Agent[Any]) -> Agent[Any]:
+    """The agent that makes the scripted calls."""
+    inner = next(
+        (tool._agent_instance for tool in agent.tools if getattr(tool, "_agent_instance", None)), None
+    )
+    return inner or agent
+
+
 async def _pause(directories: Sequence[str]) -> None:
     for directory in directories:
         pauses = Pauses(Path(directory))
-        script = json.loads((Path(directory) / "script.json").read_text(encoding="utf-8"))
-        turn = calls(script["tool"], script["count"])
-        await pauses.pause(pauses.with_agent_tool(turn) if script["inside"] else pauses.agent(turn))
+        await pauses.pause(_scripted(pauses, resumed=False))
 
 
 async def _resume(directories: Sequence[str]) -> None:
     for directory in directories:
-        script = json.loads((Path(directory) / "script.json").read_text(encoding="utf-8"))
         with opened(directory, None) as pauses:
-            agent = pauses.with_agent_tool() if script["inside"] else pauses.agent()
+            agent = _scripted(pauses, resumed=True)
             resumed = await pauses.resume(agent)
-            model = agent.tools[0]._agent_instance.model if script["inside"] else agent.model  # type: ignore[union-attr]
+            model: Any = _acting(agent).model
             shown = {
                 item["call_id"]: reason_in(item["output"])
                 for item in (model.inputs[-1] if model.inputs else [])

@@ -19,11 +19,9 @@ from openai_scripted import ScriptedModel, call
 from agentlattice_core.errors import ForbiddenError, InvalidRequestError
 from agentlattice_core.testing import ManualClock
 from agentlattice_integrations.openai_agents import (
-    RunPaused,
     apply_decisions,
     govern,
     governance_guardrail,
-    pause_block,
 )
 
 Make = Callable[..., Pauses]
@@ -387,54 +385,6 @@ async def test_governed_tools_of_an_agent_that_is_not_pause(pauses: Pauses) -> N
     pauses.decide("a")
     assert (await pauses.resume(agent)).final == "done"
     assert pauses.ran() == ["deployed 0"]
-
-
-# --- delegated identities --------------------------------------------------------------------------------------------
-
-
-async def test_an_agent_that_is_handed_work_acts_under_its_own_delegation(pauses: Pauses) -> None:
-    """The agent behind a hand-off may do what was delegated to it and no more; the log names the child."""
-    model = ScriptedModel([call("free", {"version": "1"}), call("deploy", {"version": "2"})])
-    with pauses.al.delegate_sync("second", capabilities=["tool.free"], ttl=60) as child:
-        second = govern(Agent(name="second", tools=pauses.tools(), model=model), child)
-        first = Agent(name="first", handoffs=[second], model=ScriptedModel([call("transfer_to_second")]))
-        result = await Runner.run(govern(first, pauses.al), "go")
-        said = child.agent
-    assert result.final_output == "done"
-    assert (model.shown[-2], reason_in(model.shown[-1])) == ("said 1", "OUT_OF_SCOPE")
-    assert pauses.ran() == ["said 1"]
-    named = {event.action_type: event.agent for event in pauses.reviewer.audit_sync().events}
-    assert named == {"tool.free": said, "tool.deploy": said, "tool.transfer_to_second": "deployer"}
-
-
-async def test_a_pause_leaves_a_delegated_child_as_it_is(pauses: Pauses) -> None:
-    """Left by a pause the block suspends the child: its request stays, and the resumed run is the same child."""
-
-    async def step(*turns: Any) -> tuple[str, Any]:
-        async with pauses.al.delegate("worker", capabilities=["tool.deploy"], ttl=3600, run="run-1") as child:
-            agent = govern(
-                Agent(name="main", tools=pauses.tools(), model=ScriptedModel(*turns)),
-                child,
-                on_approval="pause",
-            )
-            if turns:
-                names.append(child.agent)
-                pause_block(await Runner.run(agent, "go"))
-            return child.agent, await pauses.resume(agent)
-
-    names: list[str] = []
-    with pytest.raises(RunPaused) as paused:
-        await step(calls("deploy", 1))
-    pauses.saved.write_text(paused.value.state.to_string())
-    pauses.decide("a")
-    name, resumed = await step()
-    assert (resumed.final, pauses.ran(), names) == ("done", ["deployed 0"], [name])
-
-
-def test_a_delegation_that_has_not_begun_is_no_client(pauses: Pauses) -> None:
-    """It is an error that says to enter its block."""
-    with pytest.raises(InvalidRequestError, match="has not begun"):
-        govern(pauses.tools()[0], pauses.al.delegate("worker", capabilities=["tool.deploy"], ttl=60))  # type: ignore[arg-type]
 
 
 # --- where a run cannot pause ----------------------------------------------------------------------------------------

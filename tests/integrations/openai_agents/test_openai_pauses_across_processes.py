@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_pauses import Pauses, calls
+from openai_pauses import Pauses, calls, process, script
 
-HERE = Path(__file__).parent
 COUNTS = (1, 2, 5)
 DECISIONS = ("a", "d", "t", "ad", "al")
 CELLS = [
@@ -26,27 +22,14 @@ CELLS = [
 REASONS = {"d": "DENIED_BY_REVIEWER", "t": "approval_timeout"}
 
 
-def process(what: str, directories: list[Path]) -> int:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["core", ".", str(HERE)])}
-    environment.pop("OPENAI_AGENTS_DISABLE_TRACING", None)
-    return subprocess.run(
-        [sys.executable, str(HERE / "openai_pauses.py"), what, *map(str, directories)],
-        cwd=HERE.parents[2],
-        env=environment,
-        timeout=120,
-    ).returncode
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
     """Every cell: paused by a process that was then killed, decided, and resumed by another."""
     root = tmp_path_factory.mktemp("runs")
     found = {}
     for number, (count, decision, inside) in enumerate(CELLS):
-        directory = found[count, decision, inside] = root / str(number)
-        directory.mkdir()
         tool = "deploy_hastily" if decision == "t" else "deploy"
-        (directory / "script.json").write_text(json.dumps({"tool": tool, "count": count, "inside": inside}))
+        found[count, decision, inside] = script(root / str(number), tool, count, inside=inside)
     directories = list(found.values())
     assert process("pause", directories) == -9
     for (_, decision, _), directory in found.items():
@@ -125,7 +108,7 @@ def test_a_second_resume_in_a_third_process_runs_nothing_again(runs: dict[Any, P
 
 def test_a_process_killed_while_the_approved_tool_runs_leaves_an_unknown(tmp_path: Path) -> None:
     """Nobody can say whether the tool finished: it is not run again, and whoever resumes next is told so."""
-    (tmp_path / "script.json").write_text(json.dumps({"tool": "deploy", "count": 1, "inside": False}))
+    script(tmp_path, "deploy", 1)
     pauses = Pauses(tmp_path)
     asyncio.run(pauses.pause(pauses.agent(calls("deploy", 1))))
     pauses.decide("a")
