@@ -38,9 +38,9 @@ class _Child:
     found_in: weakref.ref[Trace] | None
 
     def is_of(self, trace: Trace | None) -> bool:
-        if self.found_in is None or trace is None:
-            return self.found_in is trace
-        return self.found_in() is trace
+        if self.found_in is None:
+            return trace is None
+        return trace is not None and self.found_in() is trace
 
 
 class Acting:

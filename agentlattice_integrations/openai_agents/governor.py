@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 import threading
 import weakref
@@ -152,26 +153,32 @@ class Answers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, str], HeldPermit | Denial] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, str], HeldPermit | Denial] = OrderedDict()
 
     def keep(self, call: ToolCall, answer: HeldPermit | Denial) -> None:
         """Keep the answer to a call that has an identity."""
         assert call.identity is not None
         with self._lock:
-            self._kept[call.identity, call.tool] = answer
+            self._kept[_key(call)] = answer
             while len(self._kept) > _MAX_SUSPENDED:
                 self._kept.popitem(last=False)
 
-    def holds(self, call: ToolCall) -> bool:
-        """Whether the answer to this very call is kept."""
-        kept = self._kept.get((call.identity or "", call.tool))
-        return isinstance(kept, Denial) or (kept is not None and _fits(kept, call))
+    def kept(self, call: ToolCall) -> HeldPermit | Denial | None:
+        """The answer to this very call, which stays kept."""
+        kept = self._kept.get(_key(call))
+        return kept if kept is None or isinstance(kept, Denial) or _fits(kept, call) else None
 
     def take(self, call: ToolCall) -> HeldPermit | Denial | None:
         """The answer to this call, if it is kept and for exactly these arguments."""
         with self._lock:
-            kept = self._kept.pop((call.identity or "", call.tool), None)
+            kept = self._kept.pop(_key(call), None)
         return kept if kept is None or isinstance(kept, Denial) or _fits(kept, call) else None
+
+
+def _key(call: ToolCall) -> tuple[str, str, str]:
+    # A call of an executor may have several parts, of which each is decided on.
+    part = json.dumps(call.arguments, sort_keys=True) if call.kind == "executor" else ""
+    return (call.identity or "", call.tool, part)
 
 
 def _fits(held: HeldPermit, call: ToolCall) -> bool:

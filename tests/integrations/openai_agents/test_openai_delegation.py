@@ -114,10 +114,8 @@ async def test_a_revoked_child_is_refused_for_the_rest_of_its_run(pauses: Pauses
     pauses.al.revoke_sync(child.id)
     resumed = await pauses.resume(agent)
     assert (resumed.said("call_0"), pauses.ran()) == ("OUT_OF_SCOPE", [])
-    told = [
-        (event.agent.partition("~")[0], event.denial_reason) for event in pauses.reviewer.audit_sync().events
-    ]
-    assert told == [("deployer", "OUT_OF_SCOPE"), ("researcher", "APPROVAL_CANCELLED")]
+    told = [(event.agent.partition("~")[0], event.status) for event in pauses.reviewer.audit_sync().events]
+    assert told == [("deployer", "denied"), ("researcher", "denied")]
 
 
 async def test_without_a_trace_the_child_ends_with_what_it_was_given_to(pauses: Pauses) -> None:

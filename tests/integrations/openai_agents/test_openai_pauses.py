@@ -13,7 +13,7 @@ import pytest
 from agents import Agent, RunConfig, Runner, RunState, function_tool, trace
 from agents.mcp import MCPServerStdio
 from agents.tracing import set_tracing_disabled
-from openai_pauses import POLICIES, Pauses, calls, reason_in
+from openai_pauses import COUNTS, DECISIONS, POLICIES, REASONS, Pauses, called, calls, reason_in, version_of
 from openai_scripted import ScriptedModel, call
 
 from agentlattice_core.errors import ForbiddenError, InvalidRequestError
@@ -42,37 +42,40 @@ def pauses(tmp_path: Path, clock: ManualClock) -> Iterator[Pauses]:
 # --- the matrix in one process ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("tool", ["deploy", "shell", "apply_patch", "note"])
 @pytest.mark.parametrize("saved", [False, True], ids=["the state", "the saved state"])
-@pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("decision", ["a", "d", "t", "ad", "al"])
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("decision", DECISIONS)
 async def test_each_call_gets_its_own_answer(
-    pauses: Pauses, clock: ManualClock, count: int, decision: str, saved: bool
+    pauses: Pauses, clock: ManualClock, count: int, decision: str, saved: bool, tool: str
 ) -> None:
     """Each tool runs as often as it was approved, every answer reaches its own call, the log tells the same story."""
-    agent = pauses.agent(calls("deploy", count))
+    agent = pauses.agent(calls(tool, count))
     state = await pauses.pause(agent)
-    assert [item.raw_item.call_id for item in state.get_interruptions()] == [
+    assert [called(item) for item in state.get_interruptions()] == [
         f"call_{number}" for number in range(count)
     ]
     assert pauses.ran() == []
     pauses.decide(decision)
     if decision == "t":
         clock.advance(hours=1)
+    if saved:
+        agent = pauses.agent()
     resumed = await pauses.resume(agent, None if saved else state)
     letters = {number: decision[number % len(decision)] for number in range(count)}
     assert pauses.ran() == [f"deployed {number}" for number, letter in letters.items() if letter == "a"]
     left = [f"call_{number}" for number, letter in letters.items() if letter == "l"]
     assert resumed.interruptions == left
     assert [one.call_id for one in resumed.waiting] == left
-    reasons = {"d": "DENIED_BY_REVIEWER", "t": "approval_timeout"}
     for number, letter in letters.items():
         if letter != "l":
-            assert resumed.said(f"call_{number}") == reasons.get(letter, f"deployed {number}")
+            assert resumed.said(f"call_{number}") == REASONS.get(letter, f"deployed {number}")
     if not left:
         assert resumed.final == "done"
-    claims = {event.metadata["version"]: event.claim for event in pauses.log("tool.deploy")}
-    assert claims == {
-        str(number): "succeeded" if letter == "a" else None for number, letter in letters.items()
+    story = {version_of(event.metadata): (event.claim, event.denial_reason) for event in pauses.log()}
+    assert story == {
+        str(number): ("succeeded" if letter == "a" else None, REASONS.get(letter))
+        for number, letter in letters.items()
     }
 
 
@@ -81,6 +84,7 @@ async def test_equal_calls_have_requests_of_their_own(pauses: Pauses) -> None:
     turn = [call("deploy", {"version": "1"}, call_id=name) for name in ("first", "second")]
     agent = pauses.agent(turn)
     state = await pauses.pause(agent)
+    assert len(pauses.reviewer.list_pending_approvals_sync()) == 2
     waiting = {one.call_id: one for one in await apply_decisions(state)}
     assert waiting["second"].approval_id is not None
     pauses.reviewer.approve_action_sync(waiting["second"].approval_id)
