@@ -93,6 +93,20 @@ async def test_equal_calls_have_requests_of_their_own(pauses: Pauses) -> None:
     assert pauses.ran() == ["deployed 1"]
 
 
+async def test_a_call_that_waits_in_vain_does_not_take_an_equal_ones_answer(pauses: Pauses) -> None:
+    """The application lets an undecided call go on: it is not run, and the equal call that was approved is."""
+    turn = [call("deploy", {"version": "1"}, call_id=name) for name in ("first", "second")]
+    agent = pauses.agent(turn, approval_timeout=0)
+    state = await pauses.pause(agent)
+    waiting = {one.call_id: one for one in await apply_decisions(state)}
+    assert waiting["second"].approval_id is not None
+    pauses.reviewer.approve_action_sync(waiting["second"].approval_id)
+    state.approve(waiting["first"].item)
+    resumed = await pauses.resume(agent, state)
+    assert (resumed.said("first"), resumed.said("second")) == ("APPROVAL_PENDING", "deployed 1")
+    assert pauses.ran() == ["deployed 1"]
+
+
 async def test_what_needs_nobody_runs_beside_what_waits(pauses: Pauses) -> None:
     """An allowed call runs before the pause, a denied one reads its denial, and neither is decided on twice."""
     turn = [
