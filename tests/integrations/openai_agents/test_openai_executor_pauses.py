@@ -43,8 +43,9 @@ def pauses(tmp_path: Path) -> Iterator[Pauses]:
 async def test_what_was_approved_runs_once_also_where_no_decision_is_carried(
     pauses: Pauses, tool: str
 ) -> None:
-    """The SDK asks twice about a call that it resumes without a decision: it is answered once, and runs once, also where
-    a newer SDK pauses a custom tool once more.
+    """The SDK asks twice about a call that it resumes without a decision, and a newer one pauses a custom tool once more.
+
+    It is answered once, and runs once.
     """
     agent = pauses.agent(calls(tool, 2))
     await pauses.pause(agent)
