@@ -43,7 +43,7 @@ def pauses(tmp_path: Path) -> Iterator[Pauses]:
 async def test_what_was_approved_runs_once_also_where_no_decision_is_carried(
     pauses: Pauses, tool: str
 ) -> None:
-    """The SDK asks twice about a call that it resumes without a decision, and a newer one pauses a custom tool once more.
+    """A call that is resumed without a decision is asked about twice (newer SDKs pause a custom tool once more instead).
 
     It is answered once, and runs once.
     """
