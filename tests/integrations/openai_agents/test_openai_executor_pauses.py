@@ -43,7 +43,7 @@ def pauses(tmp_path: Path) -> Iterator[Pauses]:
 async def test_what_was_approved_runs_once_also_where_no_decision_is_carried(
     pauses: Pauses, tool: str
 ) -> None:
-    """A call that is resumed without a decision is asked about twice (newer SDKs pause a custom tool once more instead).
+    """A call that is resumed without a decision is asked about twice; newer SDKs pause a custom tool once more.
 
     It is answered once, and runs once.
     """
