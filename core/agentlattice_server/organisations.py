@@ -1,44 +1,49 @@
 """The organisations that one database holds: the open engine of each.
 
 - An engine is opened when its organisation is first asked for, and stays open until the service ends.
-- An organisation that is not there is never made by asking for it: a key that names one is no key.
-- Each log is signed with a key of its own. Where a file is named for the first one's, the others lie beside it, with the
-  organisation's id appended.
+- An organisation is never made by asking for it: a key that names one that is not there is no key. How often the
+  database is asked whether a new one came is bounded, whoever asks.
+- A database that holds none is given one when it is first served.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 
 from agentlattice_core.clock import Clock
-from agentlattice_core.engine import Engine, open_engine, release
-from agentlattice_core.errors import NotRecordedError
-from agentlattice_core.stores.databases import Storage, is_postgres, organisations
+from agentlattice_core.engine import Engine, open_engine, organisations, release
+from agentlattice_core.errors import NotRecordedError, StoreError
 
 __all__ = ["Organisations"]
+
+_LOOK_AGAIN = 1.0
+"""Seconds that a list of organisations is good for."""
 
 
 class Organisations:
     """Open engines by organisation id. Safe to use from any thread.
 
-    The database is made, with one organisation in it, if it is not there. Raises StoreError if it cannot be used.
+    `database` is a path, `sqlite:///path` or `postgresql://...`. `signing_key` is the file of the key that signs the
+    log of the first organisation; the others' lie where they do by default. Raises StoreError.
     """
 
     def __init__(
-        self, database: Storage, *, signing_key: str | os.PathLike[str] | None = None, clock: Clock | None = None
+        self, database: str, *, signing_key: str | os.PathLike[str] | None = None, clock: Clock | None = None
     ) -> None:
-        self._database, self._signing_key, self._clock = database, signing_key, clock
+        self._database = database
+        self._clock = clock
         self._opening = threading.Lock()
-        # A SQLite file is its first organisation; in PostgreSQL it has to be named where there are several.
-        there = organisations(database) if is_postgres(database) else []
-        first = open_engine(database, clock, signing_key, organisation=there[0] if there else None)
-        self._engines: dict[str, Engine] = {first.store.log_id: first}
-
-    @property
-    def first(self) -> Engine:
-        """The engine of the organisation that was there first."""
-        return next(iter(self._engines.values()))
+        self._engines: dict[str, Engine] = {}
+        self._closed = False
+        known = organisations(database)
+        engine = open_engine(database, clock, signing_key, organisation=known[0] if known else None)
+        self.first = engine
+        """The engine of the first organisation."""
+        self._engines[engine.store.log_id] = engine
+        self._looked = time.monotonic()
+        self._known = frozenset(known)
 
     def opened(self, organisation: str) -> Engine | None:
         """The engine of an organisation that is open already."""
@@ -46,27 +51,36 @@ class Organisations:
 
     def engine(self, organisation: str) -> Engine | None:
         """The engine of an organisation; None if there is no such one. May wait for the database."""
+        found = self._engines.get(organisation)
+        if found is not None:
+            return found
         with self._opening:
-            engine = self._engines.get(organisation)
-            if engine is None and organisation in organisations(self._database):
-                engine = self._engines[organisation] = self._open(organisation)
-            return engine
+            found = self._engines.get(organisation)
+            if found is None and organisation in self._there(organisation):
+                found = self._open(organisation)
+        return found
 
-    def create(self, organisation: str) -> Engine:
-        """The engine of an organisation, which is made if it is not there."""
+    def make(self, organisation: str) -> Engine:
+        """The engine of an organisation, made if it is not there. Raises InvalidRequestError, StoreError."""
         with self._opening:
-            engine = self._engines.get(organisation)
-            if engine is None:
-                engine = self._engines[organisation] = self._open(organisation)
-            return engine
+            found = self._engines.get(organisation)
+            return found if found is not None else self._open(organisation)
+
+    def _there(self, organisation: str) -> frozenset[str]:
+        if organisation not in self._known and time.monotonic() - self._looked > _LOOK_AGAIN:
+            self._known, self._looked = frozenset(organisations(self._database)), time.monotonic()
+        return self._known
 
     def _open(self, organisation: str) -> Engine:
-        signing_key = None if self._signing_key is None else f"{os.fspath(self._signing_key)}.{organisation}"
-        return open_engine(self._database, self._clock, signing_key, organisation=organisation)
+        if self._closed:
+            raise StoreError("the service is ending; ask again")
+        engine = open_engine(self._database, self._clock, organisation=organisation)
+        self._engines[organisation] = engine
+        return engine
 
     def check(self) -> None:
-        """Raise StoreError if the database cannot be read, or NotRecordedError if the log may not be written."""
-        for engine in self._engines.values():
+        """Raise StoreError if the database cannot be read, or NotRecordedError if a log may not be written."""
+        for engine in list(self._engines.values()):
             with engine.read() as reader:
                 _ = reader.head
             if engine.notary.alarm is not None:
@@ -74,5 +88,8 @@ class Organisations:
 
     def close(self) -> None:
         """Record what is outstanding and close every engine."""
-        while self._engines:
-            release(self._engines.popitem()[1])
+        with self._opening:
+            self._closed = True
+            engines, self._engines = self._engines, {}
+        for engine in engines.values():
+            release(engine)
