@@ -3,6 +3,8 @@
 - A command that only looks opens a database that is there, and creates none. It registers nobody and records nothing.
 - A file that is not a database of this product is refused before anything is written beside it.
 - An agent acts and an operator decides; no command is both.
+- With a service's address (`base_url`) and no `--db`, acting, deciding and looking happen there, with the key in
+  AL_API_KEY. A command that needs the database itself says so, rather than look at another one.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from datetime import datetime
 from pathlib import Path
 
 from agentlattice_cli.output import note
-from agentlattice_cli.settings import Settings
+from agentlattice_cli.settings import Settings, key_of
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.clock import SystemClock, format_time, parse_time, time_of_log
 from agentlattice_core.engine import Engine, open_engine, release
-from agentlattice_core.errors import AgentLatticeError, NotFoundError, StoreError
+from agentlattice_core.errors import AgentLatticeError, InvalidRequestError, NotFoundError, StoreError
 from agentlattice_core.policies import Policies
 from agentlattice_core.policy.reader import did_you_mean
 from agentlattice_core.stores.base import Reader
@@ -36,11 +38,13 @@ __all__ = [
     "note_unapplied",
     "operator_of",
     "proving",
+    "served",
 ]
 
 _MAGIC = b"SQLite format 3\x00"
 _APPLICATION_ID_AT = 68
 _NAME_AGENT = "pass `--agent NAME` or set AL_AGENT"
+_NAME_KEY = "set AL_API_KEY to the key of an agent or of an operator"
 _NAME_OPERATOR = "deciding takes a person: pass `--as NAME` or set AL_OPERATOR"
 
 
@@ -59,6 +63,28 @@ class Look:
         return format_time(self.now)
 
 
+def served(settings: Settings) -> AgentLattice | None:
+    """A client of the service that is named, for whoever holds the key; None if a database is meant.
+
+    Raises AgentLatticeError with code NOT_CONFIGURED if there is no key.
+    """
+    if not _means_service(settings):
+        return None
+    return AgentLattice(key_of("AL_API_KEY", how=_NAME_KEY), base_url=settings["base_url"].value)
+
+
+def _means_service(settings: Settings) -> bool:
+    return bool(settings["base_url"].value) and settings["db"].source != "flag"
+
+
+def _check_database(settings: Settings) -> None:
+    """Raise InvalidRequestError if a service is meant where only a database will do."""
+    if _means_service(settings):
+        raise InvalidRequestError(
+            "this works on a database and not on a service; name one with `--db`, or unset AL_BASE_URL"
+        )
+
+
 @contextmanager
 def looking(settings: Settings) -> Iterator[Look]:
     """The database, to be read. Raises StoreError if there is none."""
@@ -70,6 +96,7 @@ def looking(settings: Settings) -> Iterator[Look]:
 @contextmanager
 def following(settings: Settings) -> Iterator[SQLiteStore]:
     """The database, to be read again and again. Raises StoreError if there is none."""
+    _check_database(settings)
     _check_there(settings.db)
     # Neither an engine nor a signer: whoever looks leaves no key and no checkpoint behind.
     store = SQLiteStore(settings.db, new_log_id=_no_new_log)
@@ -82,6 +109,7 @@ def following(settings: Settings) -> Iterator[SQLiteStore]:
 @contextmanager
 def proving(settings: Settings) -> Iterator[Engine]:
     """The database with its signer, for what takes checkpoints. Raises StoreError if either is missing."""
+    _check_database(settings)
     _check_there(settings.db)
     key = settings.signing_key
     if not key.exists():
@@ -103,6 +131,11 @@ def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
     With `new`, the database is made if there is none, the policy files are applied, and an agent that never acted is
     registered, which is noted; else nothing of this, and such an agent raises NotFoundError.
     """
+    service = served(settings)
+    if service is not None:
+        with service:
+            yield service
+        return
     agent = settings.needed("agent", _NAME_AGENT)
     if not new or _holds_a_log(settings.db):
         with looking(settings) as look:
@@ -123,6 +156,11 @@ def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
 @contextmanager
 def deciding(settings: Settings, *, new: bool = False) -> Iterator[AgentLattice]:
     """A client for the operator that is named. Only with `new` is a database made where there is none."""
+    service = served(settings)
+    if service is not None:
+        with service:
+            yield service
+        return
     operator = operator_of(settings)
     if new:
         _check_ours(settings.db)
@@ -140,6 +178,8 @@ def deciding(settings: Settings, *, new: bool = False) -> Iterator[AgentLattice]
 
 def operator_of(settings: Settings) -> str:
     """The person who decides. Raises AgentLatticeError with code NOT_CONFIGURED if nobody is named, or the agent is."""
+    if _means_service(settings):
+        return "the holder of AL_API_KEY"
     operator: str = settings.needed("operator", _NAME_OPERATOR)
     if operator == settings["agent"].value:
         raise AgentLatticeError(

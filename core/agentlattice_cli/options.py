@@ -11,6 +11,7 @@ __all__ = [
     "Agent",
     "Amount",
     "As",
+    "BaseUrl",
     "Beneficiary",
     "Category",
     "Currency",
@@ -38,6 +39,9 @@ SigningKey = Annotated[
         metavar="FILE",
         help="The key that signs the log (AL_SIGNING_KEY; default: beside the database).",
     ),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", metavar="URL", help="The service's address (AL_BASE_URL).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Agent = Annotated[str | None, typer.Option("--agent", metavar="NAME", help="The agent that acts (AL_AGENT).")]

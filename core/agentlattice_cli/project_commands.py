@@ -78,6 +78,7 @@ def config(
     groups: options.Groups = None,
     policies: options.Policies = None,
     mode: options.Mode = None,
+    base_url: options.BaseUrl = None,
     json: options.Json = False,
 ) -> None:
     """Show every setting that is in force, and where it comes from."""
@@ -94,6 +95,7 @@ def config(
             "groups": groups,
             "policies": policies,
             "mode": mode,
+            "base_url": base_url,
         }
     )
     out = Output(json=json)

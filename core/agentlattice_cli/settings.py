@@ -4,6 +4,8 @@
 - The project file is the nearest `agentlattice.toml`, or `pyproject.toml` with a table `[tool.agentlattice]`, in the
   current directory or above it. The user file is `agentlattice/config.toml` in `$XDG_CONFIG_HOME` (`~/.config`).
 - A path in a file is relative to that file; any other is relative to the current directory.
+- A service's keys are no settings: they are read from the environment and nowhere else, because files are kept, copied
+  and committed.
 - A file that cannot be read, or says something that is not a setting, is an error: nothing is skipped.
 """
 
@@ -19,7 +21,7 @@ from typing import Any, get_args
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
 from agentlattice_core.principals import Role
 
-__all__ = ["SETTINGS", "Setting", "Settings", "project_file", "resolve", "user_file"]
+__all__ = ["SETTINGS", "Setting", "Settings", "key_of", "project_file", "resolve", "user_file"]
 
 _MODES = ("enforce", "observe")
 
@@ -90,6 +92,7 @@ SETTINGS: Mapping[str, _Kind] = {
     "groups": _Kind("AL_GROUPS", (), split=",", is_list=True),
     "policies": _Kind("AL_POLICIES", (), split=os.pathsep, paths=True, is_list=True),
     "mode": _Kind("AL_MODE", "enforce", choices=_MODES),
+    "base_url": _Kind("AL_BASE_URL"),
 }
 """Every setting there is, by its name in a file."""
 
@@ -148,6 +151,14 @@ def _from_environment(name: str, kind: _Kind) -> Any:
     if kind.split is None or not text:
         return text
     return [part.strip() for part in text.split(kind.split) if part.strip()]
+
+
+def key_of(*variables: str, how: str) -> str:
+    """The key in the first of these variables that is set. Raises AgentLatticeError with code NOT_CONFIGURED."""
+    for variable in variables:
+        if key := os.environ.get(variable, "").strip():
+            return key
+    raise AgentLatticeError("NOT_CONFIGURED", f"no key is set; {how}")
 
 
 def project_file() -> tuple[Path, str] | None:

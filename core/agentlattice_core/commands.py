@@ -51,6 +51,12 @@ class Execution:
         return None if self._since is None else admission.result_of(batch, self._nonce, self._since)
 
     @property
+    def names(self) -> list[StateKey]:
+        """What says who acts."""
+        caller = self._caller
+        return [("agent", caller.agent), *([("key", caller.key)] if caller.key is not None else [])]
+
+    @property
     def agent(self) -> str:
         return self._caller.agent
 
@@ -92,6 +98,12 @@ class Outcome:
     def __call__(self, batch: Batch) -> bool:
         admission.record_claim_outcome(batch, self._caller, *self._data)
         return True
+
+    @property
+    def names(self) -> list[StateKey]:
+        """What says who acts."""
+        caller = self._caller
+        return [("agent", caller.agent), *([("key", caller.key)] if caller.key is not None else [])]
 
     @property
     def agent(self) -> str:
@@ -175,7 +187,7 @@ def perhaps_run(commands: Sequence[Callable[[Batch], Any]], size: int) -> None:
 def foresee(commands: Iterable[Callable[[Batch], Any]], transaction: Transaction) -> None:
     """Have the store read in two questions what `commands` would ask for one by one."""
     known = [command for command in commands if isinstance(command, Execution | Outcome)]
-    transaction.prefetch([("agent", command.agent) for command in known])
+    transaction.prefetch([name for command in known for name in command.names])
     names: list[StateKey] = []
     rows: list[int] = []
     for command in known:

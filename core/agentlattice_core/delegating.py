@@ -17,7 +17,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agentlattice_core import delegation
 from agentlattice_core.admission import Caller
@@ -41,6 +41,7 @@ from agentlattice_core.stores.base import Reader
 from agentlattice_core.work import Command, Reading, Recording, Work
 
 if TYPE_CHECKING:
+    from agentlattice_core.client import AgentLattice
     from agentlattice_core.delegated import DelegatedAgent
 
 __all__ = ["Delegate", "Delegating", "Parallel"]
@@ -56,6 +57,11 @@ class Delegate:
         self._asked = asked
         self._child: DelegatedAgent | None = None
         self._ending: Recording[None] | None = None
+
+    @property
+    def parent(self) -> AgentLattice:
+        """The client whose agent delegates."""
+        return cast("AgentLattice", self._client)
 
     @property
     def name(self) -> str:

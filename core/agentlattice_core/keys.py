@@ -13,7 +13,8 @@
 - That a key is in force is asked in the transaction that does what its holder wants (`check`), so a key that was
   revoked on one node does nothing on another.
 - A key whose successor was issued ends when their overlap does. What has ended or was revoked never comes back.
-- An operator's key ends with their registration, and a child's key with the delegation that follows the one it is for.
+- An operator's keys end with their registration (`operators.remove`), and a child's key with the delegation that
+  follows the one it is for.
 - A service key has an owner, the person who made it; an agent that it registers is theirs unless another is named. The
   first keys of a log, made before anybody is there, have none.
 """

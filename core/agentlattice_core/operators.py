@@ -109,7 +109,11 @@ def remove(batch: Batch, by: Operator, name: str) -> None:
     if batch.get("operator", name) is None:
         raise NotFoundError(f"there is no operator `{name:.80}`")
     _check_admin_left(batch, name)
-    batch.record("operator", operator_identity(admin), {"event": "removed", "operator": name})
+    by_admin = operator_identity(admin)
+    for key in keys.keys(batch):  # which must not come back with somebody of that name
+        if key.kind == "operator" and key.holder == name and key.in_force(batch.at):
+            keys.revoke(batch, key.id, by_admin)
+    batch.record("operator", by_admin, {"event": "removed", "operator": name})
 
 
 def _check_admin_left(state: _State, name: str) -> None:

@@ -243,6 +243,9 @@ async def _body(request: Request, most_bytes: int) -> dict[str, Any]:
         read += chunk
         if len(read) > most_bytes:
             raise _too_large(most_bytes)
+    shown = request.headers.get("authorization", "").rpartition(" ")[2].encode("latin-1")
+    if shown in read:  # what is recorded is for many to read
+        raise InvalidRequestError("the body holds the key that it was sent with; leave it out")
     try:
         value = orjson.loads(read)
     except orjson.JSONDecodeError as error:

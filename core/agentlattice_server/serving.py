@@ -9,8 +9,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -49,6 +52,21 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self.told()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop when told to. That is how it ends well, so nothing is raised again afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.stopping.set()  # connections that last end themselves; what is under way is waited for

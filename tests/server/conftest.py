@@ -11,14 +11,14 @@ from service_world import POLICIES, ServiceWorld, running
 
 from agentlattice_server import ServiceSettings
 
-DATABASES = ("sqlite", "postgresql")
+DATABASES = ("sqlite", "postgres")
 
 
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of an empty database. The current directory is where a log of PostgreSQL keeps its signing key."""
-    monkeypatch.chdir(tmp_path)
-    if request.param == "postgresql":
+    """The address of an empty database."""
+    if request.param == "postgres":
+        monkeypatch.chdir(tmp_path)  # where the signing key lies if nobody says so
         url: str = request.getfixturevalue("postgres_url")
         return url
     return f"sqlite:///{tmp_path / 'governance.db'}"
@@ -29,7 +29,9 @@ def serve() -> Iterator[Callable[..., ServiceWorld]]:
     """Starts services, which end with the test."""
     with ExitStack() as stack:
 
-        def start(database: str, settings: ServiceSettings | None = None, policies: str = POLICIES) -> ServiceWorld:
+        def start(
+            database: str, settings: ServiceSettings | None = None, policies: str = POLICIES
+        ) -> ServiceWorld:
             return stack.enter_context(running(database, settings, policies))
 
         yield start

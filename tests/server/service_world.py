@@ -58,7 +58,10 @@ class ServiceWorld:
 
     def call(self, key: str | None, method: str, path: str, json: Any = None, **more: Any) -> httpx.Response:
         """One call, with a key or none."""
-        headers = {**({"Authorization": f"Bearer {key}"} if key is not None else {}), **more.pop("headers", {})}
+        headers = {
+            **({"Authorization": f"Bearer {key}"} if key is not None else {}),
+            **more.pop("headers", {}),
+        }
         client = self._clients.setdefault("shared", httpx.Client(base_url=self.url, timeout=60))
         return client.request(method, path, json=json, headers=headers, **more)
 

@@ -234,7 +234,9 @@ async def test_the_audit_trail_is_paged_and_filtered(world: ServiceWorld) -> Non
     """Newest first, by type, page by page to the end, and an agent's own only."""
     al, other = world.hosted(), world.hosted(world.new_agent("other"))
     for size in range(5):
-        await al.execute("pr.open", ActionOptions(metadata={"pr_size": size, "repo": "acme/web", "pr_number": 7}))
+        await al.execute(
+            "pr.open", ActionOptions(metadata={"pr_size": size, "repo": "acme/web", "pr_number": 7})
+        )
     await al.execute("read_data", ActionOptions(data_accessed=[{"type": "db", "count": 2}]))
     await other.execute("read_data")
     everything = (await al.audit()).events

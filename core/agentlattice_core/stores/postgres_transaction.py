@@ -162,9 +162,7 @@ class PostgresReader:
             if after is not None:
                 query += " AND (key, rest) < (%s, %s)" if reverse else " AND (key, rest) > (%s, %s)"
                 values += _bound(after)
-            query += (
-                " ORDER BY key DESC, rest DESC LIMIT %s" if reverse else " ORDER BY key, rest LIMIT %s"
-            )
+            query += " ORDER BY key DESC, rest DESC LIMIT %s" if reverse else " ORDER BY key, rest LIMIT %s"
             found = self._ask(query, (*values, count))
             for start, rest, value in found:
                 after = (start + rest).decode()
