@@ -126,13 +126,14 @@ class Engine:
         """Record what is outstanding and close the store."""
         if self._closed:
             return
+        # First the keeper: what is flushed here asks for background work, and at exit no thread can begin.
+        self._scheduler.stop()
+        self.keeper.close()
         try:
             self._sequencer.flush()
             self.notary.sign()
         finally:
             self._closed = True
-            self._scheduler.stop()
-            self.keeper.close()
             self.follower.close()
             self._sequencer.close()
             self.store.close()

@@ -58,6 +58,8 @@ class AgentLatticeError(Exception):
     """
 
     def __init__(self, code: str, message: str, details: Any = None) -> None:
+        # What it quotes may hold half a surrogate pair, which no log, terminal or socket could take.
+        message = message.encode("utf-8", "backslashreplace").decode()
         super().__init__(message)
         self.code = code
         self.message = message

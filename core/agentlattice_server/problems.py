@@ -77,6 +77,8 @@ def answer_error(error: AgentLatticeError, *, wire: bool) -> Response:
     elif status == 503:
         headers["Retry-After"] = "1"
     body: dict[str, Any] = {"error": error.code, "message": error.message}
+    if isinstance(error.details, Mapping):
+        body["details"] = dict(error.details)
     if isinstance(error, PolicyDocumentError):
         body["problems"] = [str(problem) for problem in error.problems]
     return _answer(status, body, headers, wire=wire)

@@ -222,7 +222,7 @@ class PostgresReader:
                 "ORDER BY kind, key, rest LIMIT %s",
                 (self._log, kind, start, rest, _LARGEST_PAGE),
             )
-            for kind, start, rest, value in found:  # noqa: B007 - the next page begins where this one ends
+            for kind, start, rest, value in found:
                 yield kind, (start + rest).decode(errors="replace"), value
             if len(found) < _LARGEST_PAGE:
                 return
