@@ -15,6 +15,7 @@ import time
 from agentlattice_core.clock import Clock
 from agentlattice_core.engine import Engine, open_engine, organisations, release
 from agentlattice_core.errors import NotRecordedError, StoreError
+from agentlattice_core.stores.databases import is_postgres
 
 __all__ = ["Organisations"]
 
@@ -38,7 +39,9 @@ class Organisations:
         self._engines: dict[str, Engine] = {}
         self._closed = False
         known = organisations(database)
-        engine = open_engine(database, clock, signing_key, organisation=known[0] if known else None)
+        # A SQLite file is its first organisation. PostgreSQL has to be told which one is meant.
+        first = known[0] if known and is_postgres(database) else None
+        engine = open_engine(database, clock, signing_key, organisation=first)
         self.first = engine
         """The engine of the first organisation."""
         self._engines[engine.store.log_id] = engine

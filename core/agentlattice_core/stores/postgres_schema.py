@@ -152,7 +152,7 @@ def organisations_in(connection: psycopg.Connection[Any]) -> list[str]:
     if _version(connection) == 0:
         return []
     return [
-        log_id for (log_id,) in connection.execute("SELECT log_id FROM agentlattice.logs ORDER BY log_id")
+        log_id for (log_id,) in connection.execute("SELECT log_id FROM agentlattice.logs ORDER BY id")
     ]
 
 
