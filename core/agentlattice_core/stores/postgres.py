@@ -126,10 +126,7 @@ class PostgresStore(Store):
             head = begin_writing(connection, self._log, self.name)
             transaction = PostgresTransaction(connection, self._log, self.log_id, head, self._cache)
             result = work(transaction)
-            if (
-                transaction.failure is not None
-            ):  # a command that could not read may have been content with that
-                raise transaction.failure
+            transaction.finish()
         except BaseException as error:
             self._take_back(connection, transaction, error)
             raise
