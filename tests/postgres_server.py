@@ -27,6 +27,7 @@ _CONFIGURATION = """
 max_connections = 200
 max_prepared_transactions = 0
 autovacuum_naptime = 5s
+recovery_init_sync_method = syncfs
 log_min_messages = fatal
 """
 

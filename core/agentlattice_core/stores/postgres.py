@@ -164,7 +164,7 @@ class PostgresStore(Store):
             if failure is not None or not isinstance(error, Exception) or isinstance(error, psycopg.Error):
                 self._connections.discard(connection)
             else:
-                connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK", prepare=False)
                 self._connections.give_back(connection)
         except psycopg.Error:
             self._connections.discard(connection)
@@ -193,7 +193,7 @@ class PostgresStore(Store):
                     found = connection.execute(
                         "SELECT leaf FROM entries WHERE log = %s AND i = %s", (self._log, first.i)
                     ).fetchone()
-                    connection.execute("ROLLBACK")
+                    connection.execute("ROLLBACK", prepare=False)
                 except BaseException:
                     self._connections.discard(connection)
                     raise
@@ -258,7 +258,7 @@ class PostgresStore(Store):
         finally:
             reader.end()
             try:
-                connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK", prepare=False)
                 self._connections.give_back(connection)
             except psycopg.Error:
                 self._connections.discard(connection)

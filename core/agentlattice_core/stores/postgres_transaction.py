@@ -414,7 +414,7 @@ class PostgresTransaction(PostgresReader):
     def commit(self) -> None:
         """Commit. If it raises and `committed` is not set, nobody knows whether the commit stands."""
         assert not self._waiting, "what was written is sent before the commit"
-        ending = self._connection.execute("COMMIT")
+        ending = self._connection.execute("COMMIT", prepare=False)
         if ending.statusmessage != "COMMIT":
             raise psycopg.OperationalError("the server took the transaction back")
         self.committed = True
