@@ -100,6 +100,7 @@ class PostgresServer:
     def remove(self) -> None:
         """Stop it and remove its files."""
         self.stop("immediate")
+        self._server.cleanup_mode = None
         self._server.cleanup()
         shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -123,7 +123,10 @@ class PostgresStore(Store):
         connection = self._connections.borrow()
         transaction: PostgresTransaction | None = None
         try:
-            head = begin_writing(connection, self._log, self.name)
+            try:
+                head = begin_writing(connection, self._log, self.name)
+            except StoreError as error:
+                raise NotRecordedError(error.message) from error
             transaction = PostgresTransaction(connection, self._log, self.log_id, head, self._cache)
             result = work(transaction)
             transaction.finish()

@@ -27,7 +27,7 @@ __all__ = ["CAP", "Run", "check", "prepare"]
 
 T = TypeVar("T")
 
-CAP = 50
+CAP = 40
 _DONE = "done"
 _LONGEST = 120.0  # seconds until a run counts as stuck
 _POLICIES = f"""
@@ -163,7 +163,7 @@ class Run:
     key: Path
     nodes: int = 4
     agents: int = 16
-    events: int = 5
+    events: int = 4
     answers: list[Answer] = field(default_factory=list)
 
     def go(self, server: PostgresServer, disturbances: Iterable[str], chance: random.Random) -> None:
