@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import ClassVar
 
 import psycopg
 from psycopg.adapt import Dumper
@@ -74,15 +73,15 @@ class _ArrayDumper(Dumper):
 
 
 class _BlobsDumper(_ArrayDumper):
-    oid: ClassVar[int] = 1001
+    oid = 1001
 
 
 class _TextsDumper(_ArrayDumper):
-    oid: ClassVar[int] = 1009
+    oid = 1009
 
 
 class _IntegersDumper(_ArrayDumper):
-    oid: ClassVar[int] = 1016
+    oid = 1016
 
 
 def register(connection: psycopg.Connection[object]) -> None:
