@@ -111,7 +111,7 @@ SETTINGS: Mapping[str, _Kind] = {
 }
 """Every setting there is, by its name in a file."""
 
-_PASSWORD = re.compile(r"^(\w+://[^/@]*:)[^/]*@")
+_PASSWORD = re.compile(r"(^\w+://[^/@]*:)[^/]*@")
 
 _Place = tuple[str, Callable[[str], Any], Path]
 """Where to look: what to call it, how to read a setting from it, and what paths in it are relative to."""
