@@ -143,10 +143,8 @@ class PostgresStore(Store):
             transaction.end()
             self._cache.clear()
             self._connections.discard(connection)
-            if not told and transaction.committed:
-                self._stand(transaction, on_commit)
-            elif not told:
-                if not self._is_recorded(transaction, error):
+            if not told:
+                if not (transaction.committed or self._is_recorded(transaction, error)):
                     raise
                 self._stand(transaction, on_commit)
             if not isinstance(error, psycopg.Error):
@@ -203,7 +201,7 @@ class PostgresStore(Store):
                     raise
                 self._connections.give_back(connection)
                 return found is not None and found[0] == last.leaf
-            except psycopg.Error:
+            except (psycopg.Error, StoreError):
                 if not pauses.another():
                     raise NotRecordedError(
                         f"`{self.name}` went away while it recorded this ({reason(error)}), and may have done so; "
