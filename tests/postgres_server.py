@@ -27,6 +27,7 @@ _CONFIGURATION = """
 max_connections = 200
 max_prepared_transactions = 0
 autovacuum_naptime = 5s
+recovery_init_sync_method = syncfs
 log_min_messages = fatal
 """
 
@@ -98,6 +99,8 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Stop it and remove its files."""
+        self.stop("immediate")
+        self._server.cleanup_mode = None
         self._server.cleanup()
         shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -24,9 +24,9 @@ from agentlattice_core.engine import Engine, open_engine, release
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError, NotFoundError, StoreError
 from agentlattice_core.policies import Policies
 from agentlattice_core.policy.reader import did_you_mean
-from agentlattice_core.stores.base import Reader
+from agentlattice_core.stores.base import Reader, Store
+from agentlattice_core.stores.databases import default_signing_key, open_store, organisations
 from agentlattice_core.stores.schema import APPLICATION_ID
-from agentlattice_core.stores.sqlite import SQLiteStore
 
 __all__ = [
     "Look",
@@ -94,12 +94,12 @@ def looking(settings: Settings) -> Iterator[Look]:
 
 
 @contextmanager
-def following(settings: Settings) -> Iterator[SQLiteStore]:
+def following(settings: Settings) -> Iterator[Store]:
     """The database, to be read again and again. Raises StoreError if there is none."""
     _check_database(settings)
-    _check_there(settings.db)
+    _check_there(settings)
     # Neither an engine nor a signer: whoever looks leaves no key and no checkpoint behind.
-    store = SQLiteStore(settings.db, new_log_id=_no_new_log)
+    store = open_store(settings.db, settings.organisation)
     try:
         yield store
     finally:
@@ -110,14 +110,17 @@ def following(settings: Settings) -> Iterator[SQLiteStore]:
 def proving(settings: Settings) -> Iterator[Engine]:
     """The database with its signer, for what takes checkpoints. Raises StoreError if either is missing."""
     _check_database(settings)
-    _check_there(settings.db)
+    _check_there(settings)
     key = settings.signing_key
+    if key is None:
+        with following(settings) as store:
+            key = Path(default_signing_key(store))
     if not key.exists():
         raise StoreError(
             f"there is no signing key `{key}`; name it with `--signing-key`, "
             "or verify an export, which takes the public key only"
         )
-    engine = open_engine(settings.db, signing_key=key)
+    engine = open_engine(settings.db, signing_key=key, organisation=settings.organisation)
     try:
         yield engine
     finally:
@@ -137,7 +140,7 @@ def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
             yield service
         return
     agent = settings.needed("agent", _NAME_AGENT)
-    if not new or _holds_a_log(settings.db):
+    if not new or _holds_a_log(settings):
         with looking(settings) as look:
             if not new:
                 check_known(look, agent)
@@ -149,6 +152,7 @@ def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
         policies=settings.policies if new else None,
         mode=settings["mode"].value,
         signing_key=settings.signing_key,
+        organisation=settings.organisation,
     ) as client:
         yield client
 
@@ -162,16 +166,17 @@ def deciding(settings: Settings, *, new: bool = False) -> Iterator[AgentLattice]
             yield service
         return
     operator = operator_of(settings)
-    if new:
+    if not new:
+        _check_there(settings)
+    elif isinstance(settings.db, Path):
         _check_ours(settings.db)
-    else:
-        _check_there(settings.db)
     with AgentLattice.embedded(
         settings.db,
         operator=operator,
         role=settings["role"].value,
         groups=settings["groups"].value,
         signing_key=settings.signing_key,
+        organisation=settings.organisation,
     ) as client:
         yield client
 
@@ -205,10 +210,14 @@ def _near(look: Look, agent: str) -> str:
     return did_you_mean(agent, [name for name, _ in look.reader.scan("agent")])
 
 
-def _holds_a_log(path: Path) -> bool:
-    """Whether there is a database of ours with something in it. Raises StoreError for a file that is not ours."""
-    _check_ours(path)
-    return path.is_file() and path.stat().st_size > 0
+def _holds_a_log(settings: Settings) -> bool:
+    """Whether there is a log of this organisation. Raises StoreError for a file that is not ours."""
+    path = settings.db
+    if isinstance(path, Path) and settings.organisation is None:
+        _check_ours(path)
+        return path.is_file() and path.stat().st_size > 0
+    known = organisations(path)
+    return settings.organisation in known if settings.organisation is not None else bool(known)
 
 
 def note_unapplied(look: Look, settings: Settings) -> None:
@@ -226,19 +235,23 @@ def note_unapplied(look: Look, settings: Settings) -> None:
             )
 
 
-def _no_new_log() -> str:
-    raise StoreError("there is no log in this database; name another file with `--db`")
-
-
-def _check_there(path: Path) -> None:
-    if not path.exists():
+def _check_there(settings: Settings) -> None:
+    path = settings.db
+    if isinstance(path, Path):
+        if not path.exists():
+            raise StoreError(
+                f"there is no database `{path}`; name one with `--db`, "
+                "or let `al policy apply` or an agent's first action make it"
+            )
+        if path.is_file() and path.stat().st_size == 0:
+            raise StoreError(f"`{path}` is empty, so there is nothing to read; name another file with `--db`")
+        _check_ours(path)
+    if not _holds_a_log(settings):
         raise StoreError(
-            f"there is no database `{path}`; name one with `--db`, "
-            "or let `al policy apply` or an agent's first action make it"
+            f"there is no organisation `{settings.organisation}` in this database; name another in AL_ORGANISATION"
+            if settings.organisation is not None
+            else "there is no log in this database; name another with `--db`"
         )
-    if path.is_file() and path.stat().st_size == 0:
-        raise StoreError(f"`{path}` is empty, so there is nothing to read; name another file with `--db`")
-    _check_ours(path)
 
 
 def _check_ours(path: Path) -> None:

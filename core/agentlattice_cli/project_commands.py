@@ -100,10 +100,10 @@ def config(
     )
     out = Output(json=json)
     if json:
-        out.document({one.name: {"value": one.value, "source": one.source} for one in settings})
+        out.document({one.name: {"value": one.shown, "source": one.source} for one in settings})
         return
     out.table(
         ["setting", "value", "source"],
-        [[one.name, one.value if one.value else "(not set)", one.source] for one in settings],
+        [[one.name, one.shown if one.shown else "(not set)", one.source] for one in settings],
         "",
     )

@@ -71,8 +71,10 @@ class Session:
         clock: Clock | None = None,
         signing_key: str | os.PathLike[str] | None = None,
         gate_poll_timeout_ms: int = EIGHT_HOURS_MS,
+        organisation: str | None = None,
     ) -> Self:
-        """Open the log in the SQLite file at `path`, creating it if it is not there.
+        """Open the log in the SQLite file at `path`, or in the database `postgresql://...`, creating it if it is not
+        there.
 
         `policies` are files to apply if their content has changed since they were last applied. `agent` names who
         acts (default: the program's name is never guessed; without it, only an operator's methods work), with what the
@@ -80,7 +82,7 @@ class Session:
         `groups`, which count as long as nobody is registered in the log (`register_operator`). In `mode="observe"`
         everything is decided and recorded, and everything runs. `signing_key` is the file that holds the key which
         signs the log (default `<path>.key`, made at first use); kept apart from the database and its backups, it proves
-        more.
+        more. `organisation` names one of several in a database (`stores.databases`).
 
         Raises StoreError, PolicyDocumentError, InvalidRequestError.
         """
@@ -91,7 +93,7 @@ class Session:
         checked_mode(mode)
         documents = read_sources(policies)  # read before anything is opened: a typo must change nothing
         person = operator_named(operator, role, groups) if operator is not None else None
-        engine = open_engine(path, clock, signing_key)
+        engine = open_engine(path, clock, signing_key, organisation=organisation)
         try:
             client = cls._over(engine, mode, gate_poll_timeout_ms)
             client._operator = person

@@ -5,8 +5,9 @@
 - A commit is durable when it returns: `sync` has nothing left to do. Reads come from the primary, each in one snapshot.
 - A transaction that failed before its commit was sent has done nothing, and is run again on a fresh connection if the
   failure was one that passes: a lost connection, a restart, a primary that became a standby, a deadlock, a timeout.
-- If the answer to a commit is lost, the log is asked: a transaction's entries are in it whole or not at all, and who
-  holds the log's lock knows that the transaction has ended one way or the other. Only then is it run again.
+- If the answer to a commit is lost, the log is asked: the last entry names the one before it, so it is there with all
+  others of its transaction or not at all, and who holds the log's lock knows that the transaction has ended one way or
+  the other. Only then is it run again.
 - After `patience` seconds whoever waits gets NotRecordedError.
 - Other nodes are told of what somebody may wait for, and of nothing else, because telling costs every commit
   (docs/adr/0019-postgresql.md).
@@ -123,13 +124,13 @@ class PostgresStore(Store):
         connection = self._connections.borrow()
         transaction: PostgresTransaction | None = None
         try:
-            head = begin_writing(connection, self._log, self.name)
+            try:
+                head = begin_writing(connection, self._log, self.name)
+            except StoreError as error:
+                raise NotRecordedError(error.message) from error
             transaction = PostgresTransaction(connection, self._log, self.log_id, head, self._cache)
             result = work(transaction)
-            if (
-                transaction.failure is not None
-            ):  # a command that could not read may have been content with that
-                raise transaction.failure
+            transaction.finish()
         except BaseException as error:
             self._take_back(connection, transaction, error)
             raise
@@ -142,10 +143,8 @@ class PostgresStore(Store):
             transaction.end()
             self._cache.clear()
             self._connections.discard(connection)
-            if not told and transaction.committed:
-                self._stand(transaction, on_commit)
-            elif not told:
-                if not self._is_recorded(transaction, error):
+            if not told:
+                if not (transaction.committed or self._is_recorded(transaction, error)):
                     raise
                 self._stand(transaction, on_commit)
             if not isinstance(error, psycopg.Error):
@@ -167,7 +166,7 @@ class PostgresStore(Store):
             if failure is not None or not isinstance(error, Exception) or isinstance(error, psycopg.Error):
                 self._connections.discard(connection)
             else:
-                connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK", prepare=False)
                 self._connections.give_back(connection)
         except psycopg.Error:
             self._connections.discard(connection)
@@ -186,7 +185,7 @@ class PostgresStore(Store):
         """
         if not transaction.entries:
             return False
-        first, pauses = transaction.entries[0], _Pauses(self._patience)
+        last, pauses = transaction.entries[-1], _Pauses(self._patience)
         while True:
             try:
                 connection = self._connections.borrow()
@@ -194,15 +193,15 @@ class PostgresStore(Store):
                     # Under the lock: the server may still be busy with the commit, or with taking it back.
                     begin_writing(connection, self._log, self.name)
                     found = connection.execute(
-                        "SELECT leaf FROM entries WHERE log = %s AND i = %s", (self._log, first.i)
+                        "SELECT leaf FROM entries WHERE log = %s AND i = %s", (self._log, last.i)
                     ).fetchone()
-                    connection.execute("ROLLBACK")
+                    connection.execute("ROLLBACK", prepare=False)
                 except BaseException:
                     self._connections.discard(connection)
                     raise
                 self._connections.give_back(connection)
-                return found is not None and found[0] == first.leaf
-            except psycopg.Error:
+                return found is not None and found[0] == last.leaf
+            except (psycopg.Error, StoreError):
                 if not pauses.another():
                     raise NotRecordedError(
                         f"`{self.name}` went away while it recorded this ({reason(error)}), and may have done so; "
@@ -261,7 +260,7 @@ class PostgresStore(Store):
         finally:
             reader.end()
             try:
-                connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK", prepare=False)
                 self._connections.give_back(connection)
             except psycopg.Error:
                 self._connections.discard(connection)

@@ -20,6 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from agentlattice_core.errors import InvalidRequestError, StoreError
+from agentlattice_core.stores import postgres_arrays
 
 __all__ = ["Connection", "Connections", "is_passing", "reason"]
 
@@ -118,6 +119,7 @@ class Connections:
             if connection.info.server_version < _OLDEST:
                 raise StoreError(f"`{self.name}` is served by a PostgreSQL older than 14; upgrade it")
             connection.execute(_SETTINGS, prepare=False)
+            postgres_arrays.register(connection)
         except BaseException:
             connection.close()
             raise

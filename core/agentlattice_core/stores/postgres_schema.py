@@ -138,7 +138,9 @@ def migrate(connection: psycopg.Connection[Any], database: str) -> None:
 
 
 def _version(connection: psycopg.Connection[Any]) -> int:
-    if connection.execute("SELECT to_regclass('agentlattice.schema_version')").fetchone() == (None,):
+    # By a query: what the server has cached of names may be older than the lock that others migrated under.
+    table = "SELECT FROM pg_tables WHERE schemaname = 'agentlattice' AND tablename = 'schema_version'"
+    if connection.execute(table).fetchone() is None:
         return 0
     row = connection.execute("SELECT version FROM agentlattice.schema_version").fetchone()
     if row is None:

@@ -23,6 +23,7 @@ from agentlattice_core.audit.tiles import tiles_completed_by
 from agentlattice_core.errors import AuditError, StoreError
 from agentlattice_core.stores import postgres_schema
 from agentlattice_core.stores.base import Document, Row, StateKey, beyond, decode, encode
+from agentlattice_core.stores.postgres_arrays import Blobs, Integers, Texts
 from agentlattice_core.stores.postgres_connections import Connection
 from agentlattice_core.stores.postgres_schema import HEADS, KEY_BYTES
 
@@ -40,19 +41,21 @@ _LARGEST_CACHED_ROW = 8_192
 _ASKED_AGAIN = 256
 _FIRST_PAGE, _LARGEST_PAGE = 32, 512
 
-_HEAD: LiteralString = "SELECT leaf, at, frontier, (SELECT version FROM agentlattice.schema_version) FROM agentlattice.logs WHERE id = "
+_HEAD: LiteralString = """
+SELECT leaf, at, frontier, (SELECT version FROM agentlattice.schema_version) FROM agentlattice.logs WHERE id =
+"""
 _ROWS: LiteralString = "SELECT i, body, leaf, salt, payload FROM entries WHERE log = %s"
 
 
 def begin_writing(connection: Connection, log: int, database: str) -> Head:
     """Begin a transaction, wait until nobody else writes to the log, and read its head."""
     # One message and one answer. Each statement sees what was committed before it, so the head is read under the lock.
-    return _begin(connection, f"BEGIN; SELECT pg_advisory_xact_lock({HEADS}, {log}); {_HEAD}{log}", database)
+    return _begin(connection, f"BEGIN; SELECT pg_advisory_xact_lock({HEADS}, {log}); {_HEAD} {log}", database)
 
 
 def begin_reading(connection: Connection, log: int, database: str) -> Head:
     """Begin a transaction that sees one moment, and read the head of the log as of then."""
-    return _begin(connection, f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_HEAD}{log}", database)
+    return _begin(connection, f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_HEAD} {log}", database)
 
 
 def _begin(connection: Connection, query: str, database: str) -> Head:
@@ -69,6 +72,31 @@ def _begin(connection: Connection, query: str, database: str) -> Head:
             f"{postgres_schema.SCHEMA_VERSION}); upgrade this node"
         )
     return Head(leaf, at, Frontier.from_bytes(frontier))
+
+
+_APPEND: LiteralString = """
+WITH written AS (
+    INSERT INTO entries (log, i, body, leaf, salt, payload)
+    SELECT %(log)s, new.* FROM unnest(%(indexes)s, %(bodies)s, %(leaves)s, %(salts)s, %(payloads)s) AS new
+), kept AS (
+    INSERT INTO state (log, kind, key, digest, rest, value)
+    SELECT %(log)s, new.* FROM unnest(%(kinds)s, %(keys)s, %(digests)s, %(rests)s, %(values)s) AS new
+    ON CONFLICT (log, kind, key, digest) DO UPDATE SET value = excluded.value
+), gone AS (
+    DELETE FROM state USING unnest(%(gone_kinds)s, %(gone_keys)s, %(gone_digests)s) AS gone (kind, key, digest)
+    WHERE state.log = %(log)s AND state.kind = gone.kind AND state.key = gone.key AND state.digest = gone.digest
+), moved AS (
+    UPDATE logs SET leaf = %(leaf)s, at = %(at)s, frontier = %(frontier)s WHERE id = %(log)s
+)
+SELECT CASE WHEN %(awaited)s THEN pg_notify(%(channel)s, %(log_id)s) END
+"""
+"""All that a batch writes, in one journey: entries, state, the head, and telling other nodes if somebody may wait."""
+
+_NO_ENTRIES: list[tuple[Any, ...]] = [()] * 5
+_NO_DOCUMENTS: list[tuple[Any, ...]] = [()] * 5
+_NO_KEYS: list[tuple[Any, ...]] = [()] * 4
+
+_Values = Sequence[Any] | Mapping[str, Any]
 
 
 class Cache:
@@ -238,7 +266,7 @@ class PostgresTransaction(PostgresReader):
         super().__init__(connection, log, head)
         self._log_id = log_id
         self._cache = cache
-        self._waiting: list[tuple[LiteralString, Sequence[Any]]] = []
+        self._waiting: list[tuple[LiteralString, _Values]] = []
         self._appended = False
         self._erased: set[int] = set()
         self.entries: Sequence[SealedEntry] = ()
@@ -277,21 +305,20 @@ class PostgresTransaction(PostgresReader):
         wanted = [name for name in dict.fromkeys(names) if name not in cache.documents]
         if wanted:
             stored = [_stored(key) for _, key in wanted]
-            found = {
-                position: value
-                for position, value in self._ask(
+            found = dict(
+                self._ask(
                     "SELECT wanted.position, state.value "
-                    "FROM unnest(%s::text[], %s::bytea[], %s::bytea[]) WITH ORDINALITY "
+                    "FROM unnest(%s, %s, %s) WITH ORDINALITY "
                     "AS wanted (kind, key, digest, position) JOIN state ON state.log = %s "
                     "AND state.kind = wanted.kind AND state.key = wanted.key AND state.digest = wanted.digest",
                     (
-                        [kind for kind, _ in wanted],
-                        [start for start, _, _ in stored],
-                        [digest for _, digest, _ in stored],
+                        Texts([kind for kind, _ in wanted]),
+                        Blobs([start for start, _, _ in stored]),
+                        Blobs([digest for _, digest, _ in stored]),
                         self._log,
                     ),
                 )
-            }
+            )
             for position, name in enumerate(wanted, 1):
                 value = found.get(position)
                 try:
@@ -300,7 +327,7 @@ class PostgresTransaction(PostgresReader):
                     pass  # whoever needs it is told
         indexes = [index for index in dict.fromkeys(rows) if index not in cache.rows]
         if indexes:
-            for row in self._ask(_ROWS + " AND i = ANY(%s::bigint[])", (self._log, indexes)):
+            for row in self._ask(_ROWS + " AND i = ANY(%s)", (self._log, Integers(indexes))):
                 cache.rows[row[0]] = row
 
     def collect(self) -> None:
@@ -310,13 +337,11 @@ class PostgresTransaction(PostgresReader):
 
     def _send(self) -> None:
         """Have the server do what was written so far."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            with self._connection.pipeline():
-                for query, values in waiting:
-                    self._connection.execute(query, values)
+        waiting, self._waiting = self._waiting, []
+        for query, values in waiting:
+            self._connection.execute(query, values)
 
-    def _write(self, query: LiteralString, values: Sequence[Any]) -> None:
+    def _write(self, query: LiteralString, values: _Values) -> None:
         if self._ended:
             raise StoreError("this transaction has ended; begin another one")
         self._waiting.append((query, values))
@@ -330,48 +355,40 @@ class PostgresTransaction(PostgresReader):
         if self._appended:
             raise StoreError("a transaction appends at most once")
         self._appended = True
-        before = self.head.size
-        if entries:
-            indexes, bodies, leaves, salts, payloads = (list(column) for column in zip(*entries, strict=True))
-            self._write(
-                "INSERT INTO entries (log, i, body, leaf, salt, payload) SELECT %s, new.* "
-                "FROM unnest(%s::bigint[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[]) AS new",
-                (self._log, indexes, bodies, leaves, salts, payloads),
-            )
-        for tile in tiles_completed_by(before, head.size, self.leaves, self.tile):
-            self._write(
-                "INSERT INTO tiles (log, level, n, hashes) VALUES (%s, %s, %s, %s) "
-                "ON CONFLICT (log, level, n) DO UPDATE SET hashes = excluded.hashes",
-                (self._log, tile.level, tile.index, tile.hashes),
-            )
+        indexes, *columns = zip(*entries, strict=True) if entries else _NO_ENTRIES
         kept = [
             (kind, *_stored(key), encode(document))
             for (kind, key), document in writes.items()
             if document is not None
         ]
-        if kept:
-            kinds, keys, digests, rests, values = (list(column) for column in zip(*kept, strict=True))
-            self._write(
-                "INSERT INTO state (log, kind, key, digest, rest, value) SELECT %s, new.* "
-                "FROM unnest(%s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[]) AS new "
-                "ON CONFLICT (log, kind, key, digest) DO UPDATE SET value = excluded.value",
-                (self._log, kinds, keys, digests, rests, values),
-            )
+        kinds, *documents = zip(*kept, strict=True) if kept else _NO_DOCUMENTS
         gone = [(kind, *_stored(key)) for (kind, key), document in writes.items() if document is None]
-        if gone:
-            kinds, keys, digests, _ = (list(column) for column in zip(*gone, strict=True))
-            self._write(
-                "DELETE FROM state USING unnest(%s::text[], %s::bytea[], %s::bytea[]) AS gone (kind, key, digest) "
-                "WHERE state.log = %s AND state.kind = gone.kind AND state.key = gone.key "
-                "AND state.digest = gone.digest",
-                (kinds, keys, digests, self._log),
-            )
+        gone_kinds, gone_keys, gone_digests, _ = zip(*gone, strict=True) if gone else _NO_KEYS
         self._write(
-            "UPDATE logs SET leaf = %s, at = %s, frontier = %s WHERE id = %s",
-            (head.leaf, head.at, head.frontier.to_bytes(), self._log),
+            _APPEND,
+            {
+                "log": self._log,
+                "indexes": Integers(indexes),
+                **dict(zip(("bodies", "leaves", "salts", "payloads"), map(Blobs, columns), strict=True)),
+                "kinds": Texts(kinds),
+                **dict(zip(("keys", "digests", "rests", "values"), map(Blobs, documents), strict=True)),
+                "gone_kinds": Texts(gone_kinds),
+                "gone_keys": Blobs(gone_keys),
+                "gone_digests": Blobs(gone_digests),
+                "leaf": head.leaf,
+                "at": head.at,
+                "frontier": head.frontier.to_bytes(),
+                "awaited": any(kind in _AWAITED for kind, _ in writes),
+                "channel": CHANNEL,
+                "log_id": self._log_id,
+            },
         )
-        if any(kind in _AWAITED for kind, _ in writes):
-            self._write("SELECT pg_notify(%s, %s)", (CHANNEL, self._log_id))
+        for tile in tiles_completed_by(self.head.size, head.size, self.leaves, self.tile):
+            self._write(
+                "INSERT INTO tiles (log, level, n, hashes) VALUES (%s, %s, %s, %s) "
+                "ON CONFLICT (log, level, n) DO UPDATE SET hashes = excluded.hashes",
+                (self._log, tile.level, tile.index, tile.hashes),
+            )
         self._cache.documents.update(writes)
         self.entries, self.head = entries, head
 
@@ -388,13 +405,16 @@ class PostgresTransaction(PostgresReader):
             (self._log, size, note),
         )
 
+    def finish(self) -> None:
+        """Have the server do everything but commit."""
+        if self.failure is not None:  # a command that could not read may have been content with that
+            raise self.failure
+        self._send()
+
     def commit(self) -> None:
-        """Send what was written, and commit. If it raises, nobody knows whether the commit stands."""
-        waiting, self._waiting = self._waiting, []
-        with self._connection.pipeline():
-            for query, values in waiting:
-                self._connection.execute(query, values)
-            ending = self._connection.execute("COMMIT")
+        """Commit. If it raises and `committed` is not set, nobody knows whether the commit stands."""
+        assert not self._waiting, "what was written is sent before the commit"
+        ending = self._connection.execute("COMMIT", prepare=False)
         if ending.statusmessage != "COMMIT":
             raise psycopg.OperationalError("the server took the transaction back")
         self.committed = True
