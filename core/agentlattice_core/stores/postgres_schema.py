@@ -153,9 +153,7 @@ def organisations_in(connection: psycopg.Connection[Any]) -> list[str]:
     """The ids of the logs in the database, in order; none if there are no tables yet."""
     if _version(connection) == 0:
         return []
-    return [
-        log_id for (log_id,) in connection.execute("SELECT log_id FROM agentlattice.logs ORDER BY id")
-    ]
+    return [log_id for (log_id,) in connection.execute("SELECT log_id FROM agentlattice.logs ORDER BY id")]
 
 
 def open_log(connection: psycopg.Connection[Any], database: str, organisation: str | None) -> tuple[int, str]:
