@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,32 @@ if TYPE_CHECKING:
 # How long an example takes says something about the machine and nothing about the promise.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--begin-until` and `--turn`, for where time is short."""
+    parser.addoption(
+        "--begin-until", type=float, metavar="TIME", help="Unix time after which no further test is begun."
+    )
+    parser.addoption(
+        "--turn", type=int, default=0, metavar="N", help="Begin with the Nth file, not the first."
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where there is not time for all, another file begins each time."""
+    turn: int = config.getoption("--turn")
+    files = list(dict.fromkeys(item.path for item in items))
+    place = {path: (n - turn) % len(files) for n, path in enumerate(files)}
+    items.sort(key=lambda item: place[item.path])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say of each test that was not begun that it was not."""
+    until = item.config.getoption("--begin-until")
+    if until is not None and time.time() > until:
+        pytest.skip("no time was left for it; `pytest -m soak` runs it")
 
 
 @pytest.fixture(scope="session")
