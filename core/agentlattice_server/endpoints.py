@@ -197,6 +197,10 @@ def read_cursor(cursor: str) -> str:
         ) from None
 
 
+_DRAINED = 16
+"""How many times too large a body is read to its end, and thrown away, so that its sender gets to read the answer."""
+
+
 def serving(
     endpoint: Endpoint, authenticator: Authenticator, rates: RateLimits, most_bytes: int
 ) -> Callable[[Request], Awaitable[Response]]:
@@ -247,13 +251,17 @@ async def _body(request: Request, most_bytes: int) -> dict[str, Any]:
     if kind != "application/json":
         raise RequestError("UNSUPPORTED_MEDIA_TYPE", "the body must be JSON, sent as `application/json`")
     announced = request.headers.get("content-length")
-    if announced is not None and announced.isdecimal() and int(announced) > most_bytes:
+    if announced is not None and announced.isdecimal() and int(announced) > most_bytes * _DRAINED:
         raise _too_large(most_bytes)
-    read = bytearray()
+    read, size = bytearray(), 0
     async for chunk in request.stream():
-        read += chunk
-        if len(read) > most_bytes:
+        size += len(chunk)
+        if size <= most_bytes:
+            read += chunk
+        elif size > most_bytes * _DRAINED:
             raise _too_large(most_bytes)
+    if size > most_bytes:
+        raise _too_large(most_bytes)
     shown = request.headers.get("authorization", "").rpartition(" ")[2].encode("latin-1")
     if shown and shown in read:  # what is recorded is for many to read
         raise InvalidRequestError("the body holds the key that it was sent with; leave it out")

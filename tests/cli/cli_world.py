@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import connection
 from typing import Any
 
 import orjson
@@ -76,7 +76,7 @@ class Terminal:
         return self.process.wait(PATIENCE)
 
     def _read(self) -> bool:
-        ready, _, _ = select.select([self._ours], [], [], PATIENCE)
+        ready = connection.wait([self._ours], PATIENCE)
         assert ready, f"nothing more came after {self.text!r}"
         try:
             data = os.read(self._ours, 65536)

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -187,7 +187,7 @@ class Run:
             assert time.monotonic() < end, "the nodes hang"
             if pending and answered >= moments[-len(pending)]:
                 self._disturb(pending.pop(0), server, running, chance)
-            readable, _, _ = select.select([node.output for node in running], [], [], 0.5)
+            readable = connection.wait([node.output for node in running], 0.5)
             for node in [node for node in running if node.output in readable]:
                 before = len(node.said)
                 more = node.read()

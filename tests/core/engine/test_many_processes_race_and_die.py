@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import signal
 import threading
 import time
 from collections import Counter
+from multiprocessing import connection
 from pathlib import Path
 
 import pytest
@@ -69,7 +69,7 @@ class Worker:
 
     def read(self, seconds: float) -> bool:
         """Take what it says; whether it may say more."""
-        readable, _, _ = select.select([self.output], [], [], seconds)
+        readable = connection.wait([self.output], seconds)
         if not readable:
             return True
         said = os.read(self.output, 65_536)
