@@ -63,7 +63,7 @@ class Rotation(_Given):
 
 
 class ShownWebhook(BaseModel):
-    """A subscription. `behind` tells how many entries it has not looked at, `waiting` how many messages failed and wait."""
+    """A subscription. `behind` says how many entries at most it has not looked at, `waiting` how many failed messages wait."""
 
     id: str
     name: str

@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
+from agentlattice_core import webhooks
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.errors import AgentLatticeError, ForbiddenError, InvalidRequestError
 from agentlattice_core.results import ApprovalRequest
@@ -73,7 +74,9 @@ def pressed(
     hook = _signer(_slack(subscriptions), subscriptions, body, timestamp or "", given or "", now)
     try:
         payload = orjson.loads(parse_qs(body.decode())["payload"][0])
-        actions = [one for one in payload.get("actions", ()) if one["action_id"] in (BUTTON_APPROVE, BUTTON_DENY)]
+        actions = [
+            one for one in payload.get("actions", ()) if one["action_id"] in (BUTTON_APPROVE, BUTTON_DENY)
+        ]
         if payload["type"] != "block_actions" or not actions:
             return None
         user = payload["user"]
@@ -91,7 +94,8 @@ def pressed(
 
 
 def _slack(subscriptions: Subscriptions) -> list[Webhook]:
-    return [hook for hook in subscriptions.all() if hook.template == "slack"]
+    with subscriptions.engine.read() as reader:
+        return [hook for hook in webhooks.webhooks(reader) if hook.template == "slack"]
 
 
 def _signer(
@@ -103,7 +107,9 @@ def _signer(
     now: datetime,
 ) -> Webhook:
     """The subscription whose secret signed the request."""
-    if not (timestamp.isascii() and timestamp.isdigit() and abs(now.timestamp() - int(timestamp[:12])) <= WINDOW):
+    if not (
+        timestamp.isascii() and timestamp.isdigit() and abs(now.timestamp() - int(timestamp[:12])) <= WINDOW
+    ):
         raise ForbiddenError("the request is too old, or does not say when Slack sent it")
     for hook in hooks:
         try:
@@ -156,4 +162,3 @@ def answer_press(press: Press, deciding: Deciding, subscriptions: Subscriptions)
         )
     except (UnreachableError, InvalidRequestError) as error:
         _log.warning("Slack could not be told what came of a decision: %s", error)
-
