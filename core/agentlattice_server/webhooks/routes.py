@@ -63,7 +63,9 @@ class Rotation(_Given):
 
 
 class ShownWebhook(BaseModel):
-    """A subscription. `behind` says how many entries at most it has not looked at, `waiting` how many failed messages wait."""
+    """A subscription. `behind` says how many entries at most it has not looked at, `waiting` how many failed
+    messages wait.
+    """
 
     id: str
     name: str
