@@ -5,7 +5,7 @@
   the digest of what is shown, so that a press decides on exactly that.
 - `pagerduty`: Events API v2. A request that waits triggers an alert, its end resolves it; `dedup_key` is the approval's
   id, so that a message that comes twice is one alert.
-- What agents wrote is data: in Slack it is escaped, so that it can neither mention anybody nor pass for a link.
+- What agents wrote is data: in Slack it is plain text, so that it can neither mention anybody nor pass for a link.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ Body = dict[str, Any]
 BUTTON_APPROVE, BUTTON_DENY = "agentlattice_approve", "agentlattice_deny"
 
 _LONGEST_TEXT = 2800  # of a Slack section's 3,000
+_LONGEST_VALUE = 500
 _LONGEST_SUMMARY = 1000  # of PagerDuty's 1,024
 
 
@@ -49,10 +50,10 @@ def _generic(event: GovernanceEvent, request: ApprovalRequest | None, secrets: M
 
 def _slack(event: GovernanceEvent, request: ApprovalRequest | None, secrets: Mapping[str, Any]) -> Body:
     title = _title(event, request)
-    lines = [f"*{name}:* {_escaped(text)}" for name, text in details(event, request)]
+    lines = [f"{name}: {_escaped(_short(text))}" for name, text in details(event, request)]
     blocks: list[Body] = [
         {"type": "header", "text": {"type": "plain_text", "text": title[:150]}},
-        {"type": "section", "text": {"type": "mrkdwn", "text": "\n".join(lines)[:_LONGEST_TEXT] or " "}},
+        {"type": "section", "text": {"type": "plain_text", "emoji": False, "text": _joined(lines)}},
     ]
     if request is not None and request.waits and secrets.get("signing_secret"):
         value = button_value(request.id, request.digest)
@@ -162,11 +163,18 @@ def details(event: GovernanceEvent, request: ApprovalRequest | None) -> list[tup
     ]
 
 
+def _short(text: str) -> str:
+    """Text of which one value leaves room for the others; cut before it is escaped, so that no escape is cut."""
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
 def _escaped(text: str) -> str:
     """Text that Slack shows as it is: https://api.slack.com/reference/surfaces/formatting#escaping."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # What is left of its markup cannot address anybody; a break between the marks keeps it from being applied.
-    return "".join(f"{one}\u200b" if one in "*_~`" else one for one in text)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _joined(lines: list[str]) -> str:
+    return "\n".join(lines)[:_LONGEST_TEXT] or " "
 
 
 _FORMS: Mapping[str, Callable[[GovernanceEvent, ApprovalRequest | None, Mapping[str, Any]], Body | None]] = {

@@ -1,26 +1,31 @@
 """Webhooks over HTTP: for operators under `/api/v1/webhooks`, and for Slack under `/integrations/slack`.
 
 - The application says who asks: `subscriptions` is a dependency that authenticates an operator and gives what they may
-  do. Errors are the core's; the application makes problems of them, as for all its endpoints.
+  do; and how an error is answered (`answer_error`), as for all its endpoints.
 - A secret is in the answer of the request that made it, and in no other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentlattice_core.errors import InvalidRequestError, NotFoundError
+from agentlattice_core.errors import AgentLatticeError, InvalidRequestError, NotFoundError
 from agentlattice_core.webhooks import Attempt, Webhook, delivery_id, read_delivery_id
 from agentlattice_server.webhooks.slack_actions import Deciding, answer_press, pressed
 from agentlattice_server.webhooks.subscribing import Subscriptions
 
-__all__ = ["slack_routes", "webhook_routes"]
+__all__ = ["AnswerError", "slack_routes", "webhook_routes"]
+
+AnswerError = Callable[[AgentLatticeError], Response]
+"""How the application answers an error of ours."""
 
 _SLACK_PATIENCE = 2.5  # of the three seconds that Slack waits
 _MOST_OF_A_PRESS = 1_000_000
@@ -122,9 +127,9 @@ class Replayed(BaseModel):
     replayed: int
 
 
-def webhook_routes(subscriptions: Callable[..., Any]) -> APIRouter:
+def webhook_routes(subscriptions: Callable[..., Any], answer_error: AnswerError) -> APIRouter:
     """The operator's endpoints. `subscriptions` is a dependency that gives the asking operator's `Subscriptions`."""
-    router = APIRouter(prefix="/api/v1/webhooks", tags=["webhooks"])
+    router = APIRouter(prefix="/api/v1/webhooks", tags=["webhooks"], route_class=_answering(answer_error))
     asking = Depends(subscriptions)
 
     @router.get("")
@@ -213,11 +218,15 @@ def webhook_routes(subscriptions: Callable[..., Any]) -> APIRouter:
     return router
 
 
-def slack_routes(workspace: Callable[[Request], tuple[Subscriptions, Deciding]]) -> APIRouter:
+def slack_routes(
+    workspace: Callable[[Request], tuple[Subscriptions, Deciding]], answer_error: AnswerError
+) -> APIRouter:
     """What Slack calls. `workspace` gives the log that a request is for, with no more rights than to look, and how to
     decide in it for a person.
     """
-    router = APIRouter(prefix="/integrations/slack", tags=["integrations"])
+    router = APIRouter(
+        prefix="/integrations/slack", tags=["integrations"], route_class=_answering(answer_error)
+    )
     running: set[asyncio.Future[None]] = set()
 
     @router.post("/actions", status_code=200)
@@ -241,6 +250,31 @@ def slack_routes(workspace: Callable[[Request], tuple[Subscriptions, Deciding]])
         return Response(status_code=200)
 
     return router
+
+
+def _answering(answer_error: AnswerError) -> type[APIRoute]:
+    """Routes that answer errors the application's way, the framework's own about what was sent among them."""
+
+    class Answering(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            inner = super().get_route_handler()
+
+            async def handle(request: Request) -> Response:
+                try:
+                    return await inner(request)
+                except RequestValidationError as error:
+                    first = error.errors()[0]
+                    where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
+                    message = str(first["msg"])
+                    return answer_error(
+                        InvalidRequestError(f"{where[:80]}: {message[:1].lower()}{message[1:]}")
+                    )
+                except AgentLatticeError as error:
+                    return answer_error(error)
+
+            return handle
+
+    return Answering
 
 
 async def _body(request: Request) -> bytes:

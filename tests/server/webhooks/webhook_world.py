@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 import ssl
 import threading
 import time
@@ -37,6 +38,7 @@ __all__ = [
     "Receiver",
     "World",
     "certificate",
+    "dripping",
     "names",
     "receiving",
     "until",
@@ -53,7 +55,10 @@ policies:
   - name: Deploys
     action: deploy.*
     effect: require_approval
-    approval: {timeout: 4h, escalate_after: 1h, escalate_to: ["group:oncall", "webhook:pager", "mailto:oncall@acme.test"]}
+    approval:
+      timeout: 4h
+      escalate_after: 1h
+      escalate_to: ["group:oncall", "webhook:pager", "mailto:oncall@acme.test"]
 """
 
 
@@ -150,6 +155,29 @@ def receiving(answer: Answering | int = 200, tls: ssl.SSLContext | None = None) 
         thread.join()
 
 
+@contextmanager
+def dripping(start: bytes, drop: bytes) -> Iterator[str]:
+    """The URL of a server that answers with `start` and then `drop`, again and again, without end."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            try:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.sendall(start)
+                    while True:
+                        connection.sendall(drop)
+                        time.sleep(0.02)
+            except OSError:
+                pass  # whoever asked has hung up
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
 class World:
     """A log with its administrator, its agent and its webhooks."""
 
@@ -161,7 +189,8 @@ class World:
             self.path, operator="ana", role="admin", groups=["oncall"], **options
         )
         self.client.apply_policies_sync(policies)
-        self.agent = self.client.for_agent("worker", owner="zoe")
+        # Not by the administrator's client, who may not decide on what an agent of theirs asks.
+        self.agent = AgentLattice.embedded(self.path, agent="worker", owner="zoe", **options)
         self.engine = self.client._engine
         self.key = SealingKey(f"{self.path}.webhooks")
         self.desk = Subscriptions(self.engine, self.key, ADMIN, LOOPBACK)
