@@ -56,6 +56,11 @@ class Settings:
         return Path(self._found["signing_key"].value or f"{self.db}.key")
 
     @property
+    def webhook_key(self) -> Path:
+        """The file of the key that seals the secrets of webhooks."""
+        return Path(self._found["webhook_key"].value or f"{self.db}.webhook-key")
+
+    @property
     def policies(self) -> list[Path]:
         """The policy files to keep in force."""
         return [Path(path) for path in self._found["policies"].value]
@@ -90,6 +95,8 @@ SETTINGS: Mapping[str, _Kind] = {
     "groups": _Kind("AL_GROUPS", (), split=",", is_list=True),
     "policies": _Kind("AL_POLICIES", (), split=os.pathsep, paths=True, is_list=True),
     "mode": _Kind("AL_MODE", "enforce", choices=_MODES),
+    "webhook_key": _Kind("AL_WEBHOOK_KEY", default_source="beside the database", paths=True),
+    "webhook_reach": _Kind("AL_WEBHOOK_REACH", (), split=",", is_list=True),
 }
 """Every setting there is, by its name in a file."""
 

@@ -92,6 +92,20 @@ class Reach:
     loopback: bool = False
     resolver: Resolve = resolve
 
+    @classmethod
+    def of(cls, allowed: Sequence[str], resolver: Resolve = resolve) -> Reach:
+        """What `allowed` says: networks such as `10.1.0.0/16`, and `loopback`. Raises InvalidRequestError."""
+        networks: list[Network] = []
+        for text in allowed:
+            if text != "loopback":
+                try:
+                    networks.append(ipaddress.ip_network(text))
+                except ValueError:
+                    raise InvalidRequestError(
+                        f"`{text:.80}` is not a network such as 10.1.0.0/16, nor `loopback`"
+                    ) from None
+        return cls(tuple(networks), "loopback" in allowed, resolver)
+
     def checked_url(self, url: str, schemes: Sequence[str] = ("https",)) -> SplitResult:
         """`url`, taken apart. Raises InvalidRequestError for one that nothing may be sent to."""
         if not isinstance(url, str) or len(url) > _LONGEST_URL:
