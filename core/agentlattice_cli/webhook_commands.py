@@ -216,8 +216,8 @@ def resume(
     _set_active(True, name, operator=operator, role=role, db=db, webhook_key=webhook_key)
 
 
-@app.command()
-def test(
+@app.command("test")
+def send_test(
     name: _Name,
     operator: options.As = None,
     role: options.Roles = None,
