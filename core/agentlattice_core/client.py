@@ -45,6 +45,7 @@ from agentlattice_core.results import (
 )
 from agentlattice_core.session import EIGHT_HOURS_MS, PolicySource
 from agentlattice_core.stores.base import Row
+from agentlattice_core.tracing import with_trace
 from agentlattice_core.verification import StateDifference
 from agentlattice_core.waiting import until_resolved, until_resolved_sync
 
@@ -113,6 +114,7 @@ class AgentLattice(Operating, Delegating):
         fields: dict[str, Any],
     ) -> tuple[Callable[[Batch], ActionResult], Callable[[ActionResult], None]]:
         caller = self._acting()
+        context = with_trace(context)
         if context:
             caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
         action = Action.build(action_type, _options(options, fields), trusted=trusted)
