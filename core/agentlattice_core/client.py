@@ -245,6 +245,7 @@ class AgentLattice(Operating, Delegating):
         caller = self._acting()
         admission.checked_text("reason", reason)
         admission.checked_text("message", message)
+        context = with_trace(context)
         if context:
             caller = Caller(caller.agent, caller.mode, caller.established, admission.checked_context(context))
         return lambda batch: admission.refuse(batch, caller, action_type, reason, message)

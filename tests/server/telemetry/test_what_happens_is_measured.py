@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from starlette.testclient import TestClient
 
 from agentlattice_core import AgentLattice
@@ -80,8 +83,6 @@ def test_actions_are_counted_by_outcome_once(log: AgentLattice, metrics: Metrics
 
 async def test_a_batch_of_many_is_one_commit(log: AgentLattice, metrics: Metrics) -> None:
     """Sixty-four callers at once share commits, and the histogram says how many."""
-    import asyncio
-
     before = value(scraped(metrics), "al_commit_batch_size_count")
     await asyncio.gather(*(log.execute("note.write") for _ in range(64)))
     text = await asyncio.to_thread(scraped, metrics)
@@ -121,29 +122,16 @@ def test_the_dashboard_asks_for_metrics_that_there_are(log: AgentLattice, metric
     assert asked <= series
     families = {re.sub(r"_(total|bucket|sum|count|created)$", "", name) for name in series}
     assert families == {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked}
-    labels = {
-        label
-        for query in queries
-        for group in re.findall(r"by \(([^)]*)\)", query)
-        for label in group.split(", ")
-    }
+    groups = re.findall(r"by \(([^)]*)\)", " ".join(queries))
+    labels = {label for group in groups for label in group.split(", ")}
     known = set(re.findall(r'[{,]([a-z]+)="', text)) | {"instance"}
     assert labels <= known
 
 
 def test_open_telemetry_gets_the_same(log: AgentLattice) -> None:
     """Counted through the API, read back from a provider."""
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-
     reader = InMemoryMetricReader()
-    provider = MeterProvider([reader])
-    meter = OpenTelemetryMeter.__new__(OpenTelemetryMeter)
-    from unittest.mock import patch
-
-    with patch("agentlattice_server.telemetry.metrics.get_meter", provider.get_meter):
-        meter.__init__()  # type: ignore[misc]
-    log._engine.measure(meter)
+    log._engine.measure(OpenTelemetryMeter(MeterProvider([reader])))
     log.execute_sync("note.write")
     log.execute_sync("secret.read")
     data = reader.get_metrics_data()
