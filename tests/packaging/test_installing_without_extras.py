@@ -109,7 +109,7 @@ def test_importing_the_core_and_the_command_line_imports_no_framework() -> None:
     """Every module of theirs together loads no framework and no web framework."""
     code = (
         "import importlib, json, pkgutil, sys\n"
-        "for room in ('agentlattice_core', 'agentlattice_cli', 'agentlattice_server'):\n"
+        "for room in ('agentlattice_core', 'agentlattice_cli'):\n"
         "    package = importlib.import_module(room)\n"
         "    for found in pkgutil.walk_packages(package.__path__, room + '.'):\n"
         "        importlib.import_module(found.name)\n"
