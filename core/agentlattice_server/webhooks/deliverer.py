@@ -29,11 +29,11 @@ import orjson
 
 from agentlattice_core import webhooks
 from agentlattice_core.batch import Batch
-from agentlattice_core.clock import MovableClock, format_time, time_of_log
+from agentlattice_core.clock import MovableClock, format_time, parse_time, time_of_log
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import AgentLatticeError
 from agentlattice_core.stores.base import Reader, Row
-from agentlattice_core.webhooks import Attempt, Webhook
+from agentlattice_core.webhooks import LEASE, Attempt, Webhook
 from agentlattice_server.webhooks.addresses import Reach
 from agentlattice_server.webhooks.attempting import Message, Spread, attempt
 from agentlattice_server.webhooks.composing import Receiver, message_id, news
@@ -148,6 +148,10 @@ class Deliverer:
     def _may_serve(self, hook: Webhook, now: str) -> bool:
         return hook.active and (hook.by == self._node or hook.until <= now)
 
+    def _holds(self, hook: Webhook, now: str) -> bool:
+        """Whether the lease is this node's for long enough, so that nobody need be asked."""
+        return hook.by == self._node and hook.until > format_time(parse_time(now) + LEASE / 2)
+
     def _round(self, webhook_id: str) -> None:
         again = False
         try:
@@ -176,7 +180,9 @@ class Deliverer:
         if not messages and not empty and position - hook.next < _SILENT:
             self._positions[webhook_id] = position
             return more
-        if not self._engine.run(lambda batch: webhooks.lease(batch, webhook_id, self._node)):
+        if not self._holds(hook, now) and not self._engine.run(
+            lambda batch: webhooks.lease(batch, webhook_id, self._node)
+        ):
             return False
         answered = list(
             self._attempts.map(partial(attempt, clock=self._engine.clock.now, spread=self._spread), messages)
