@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from agentlattice_server.webhooks.addresses import UnreachableError
 from agentlattice_server.webhooks.posting import Answer
 
 __all__ = ["SCHEDULE", "Message", "Spread", "attempt"]
+
+_log = logging.getLogger("agentlattice")
 
 SCHEDULE = tuple(timedelta(seconds=seconds) for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 36_000))
 """How long after each failed attempt the next one comes; after the last, none does."""
@@ -48,6 +51,9 @@ def attempt(message: Message, clock: Callable[[], datetime], spread: Spread) -> 
         answer = message.send(begun)
     except UnreachableError as failed:
         error = failed.message
+    except Exception as failed:  # a defect of ours must not hold up what comes after this message
+        _log.exception("a message could not be sent")
+        error = f"could not be sent: {type(failed).__name__}"
     took = int((time.perf_counter() - started) * 1000)
     now = clock()
     if answer is not None and not 200 <= answer.status < 300:

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from agentlattice_core.webhooks import LEASE, Attempt, Webhook
 from agentlattice_server.webhooks.addresses import Reach
 from agentlattice_server.webhooks.attempting import Message, Spread, attempt
 from agentlattice_server.webhooks.composing import Receiver, message_id, news
+from agentlattice_server.webhooks.posting import Answer
 from agentlattice_server.webhooks.sealing import SealingKey
 
 __all__ = ["DEAD_IN_A_ROW", "Deliverer", "Observe"]
@@ -169,6 +170,8 @@ class Deliverer:
         """One round; whether there is more to do."""
         with self._engine.read() as reader:
             now = time_of_log(self._engine.clock, reader.head.at)
+            if reader.get("webhook", webhook_id) is None:
+                return False  # removed meanwhile
             hook = webhooks.find(reader, webhook_id)
             if not self._may_serve(hook, now):
                 return False
@@ -247,10 +250,13 @@ class Deliverer:
             entry: dict[str, Any] = orjson.loads(row[1])
         except ValueError:
             return None  # somebody changed it; verification names it
-        told = news(reader, receiver.hook, entry, row)
-        if told is None:
-            return None
-        send = receiver.sending(told, message_id(row))
+        try:
+            told = news(reader, receiver.hook, entry, row)
+            send = receiver.sending(told, message_id(row)) if told is not None else None
+        except AgentLatticeError:
+            raise  # it is so for every message: none is sent until somebody has seen to it
+        except Exception as error:
+            send = partial(_raise, error)  # this one becomes a dead letter, and the others go on
         return None if send is None else Message(row[0], number, send)
 
     def _release(self) -> None:
@@ -268,6 +274,10 @@ class Deliverer:
 
 def _let_go(webhook_id: str, node: str, position: int, batch: Batch) -> bool:
     return webhooks.record(batch, webhook_id, node, position, (), keep=False)
+
+
+def _raise(error: Exception, at: datetime) -> Answer:
+    raise error
 
 
 def _spread(wait: timedelta) -> timedelta:

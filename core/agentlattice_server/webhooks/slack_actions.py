@@ -81,13 +81,13 @@ def pressed(
             return None
         user = payload["user"]
         approval_id, digest = actions[0]["value"].split(" ")
-        names = [user["id"], user.get("username") or user.get("name")]
+        name = user["id"]  # and not the name that they go by, which they may change
     except (ValueError, LookupError, TypeError, AttributeError):
         raise InvalidRequestError("the request is not one of Slack's") from None
-    person = next((hook.people[name] for name in names if name in hook.people), None)
+    person = hook.people.get(name) if isinstance(name, str) else None
     if person is None:
         raise ForbiddenError(
-            f"Slack user `{names[0]!s:.80}` is no operator here; an administrator can add them to webhook `{hook.name}`"
+            f"Slack user `{name!s:.80}` is no operator here; an administrator can add them to webhook `{hook.name}`"
         )
     approve = actions[0]["action_id"] == BUTTON_APPROVE
     return Press(person, approval_id, digest, approve, payload.get("response_url"))

@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from webhook_world import ADMIN, LOOPBACK, Receiver, World, receiving, until
@@ -13,7 +14,9 @@ from webhook_world import ADMIN, LOOPBACK, Receiver, World, receiving, until
 from agentlattice_core import AgentLattice, webhooks
 from agentlattice_core.clock import parse_time
 from agentlattice_core.errors import IllegalTransitionError, NotFoundError
+from agentlattice_core.results import GovernanceEvent
 from agentlattice_core.testing.clock import ManualClock
+from agentlattice_server.webhooks import composing
 from agentlattice_server.webhooks.addresses import Reach
 from agentlattice_server.webhooks.attempting import SCHEDULE
 from agentlattice_server.webhooks.deliverer import DEAD_IN_A_ROW
@@ -328,6 +331,29 @@ def test_a_lost_key_loses_no_message(world: World, tmp_path: Path, caplog: pytes
         with world.deliverer():
             until(lambda: world.told(), "the messages")
         assert sorted(actions_of(receiver)) == sorted(acted)
+
+
+def test_a_message_that_cannot_be_made_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of ours with one message is a failure of that message; the others arrive."""
+    made = composing.body_of
+
+    def fails(template: str, event: GovernanceEvent, *rest: Any) -> bytes | None:
+        if event.event_type == "action.denied":
+            raise KeyError("a defect")
+        return made(template, event, *rest)
+
+    monkeypatch.setattr(composing, "body_of", fails)
+    with receiving() as receiver, world.deliverer():
+        world.desk.add("hook", receiver.url)
+        world.act(1, "secret.read")
+        acted = world.act(2)
+        until(lambda: len(receiver.requests) == 2, "the others")
+        assert sorted(actions_of(receiver)) == sorted(acted)
+        until(lambda: world.hook().retries, "the failure")
+        (retry,) = world.hook().retries.values()
+        assert retry["error"] == "could not be sent: KeyError"
 
 
 def test_two_subscriptions_cannot_share_a_name(world: World) -> None:

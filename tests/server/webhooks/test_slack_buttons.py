@@ -160,6 +160,14 @@ def test_somebody_unknown_decides_nothing(slack: Slack) -> None:
     assert status(slack, approval_id) == "pending"
 
 
+def test_a_name_in_slack_is_nobodys_identity(slack: Slack) -> None:
+    """Anybody may call themselves what they like there; who they are is their id."""
+    slack.world.desk.change("slack", people={"somebody": "bob"})
+    approval_id = ask(slack)
+    assert slack.press(slack.body(slack.buttons()["agentlattice_approve"], user="U2")) == 403
+    assert status(slack, approval_id) == "pending"
+
+
 def test_a_press_on_something_else_than_is_pending_decides_nothing(slack: Slack) -> None:
     """The digest of what was shown goes with it."""
     approval_id = ask(slack)
