@@ -4,7 +4,7 @@
   the name, so the certificate is the named host's.
 - Redirects are not followed, and no proxy of the environment is used: either would lead elsewhere.
 - All of it has one deadline, so that a receiver which sends a byte now and then holds nobody up; of an answer at most
-  16 KB are read.
+  16 KB are read. How long a name may take to resolve is the system's to say; that counts towards the deadline.
 """
 
 from __future__ import annotations
