@@ -1,4 +1,4 @@
-"""What every adapter must keep, as a pytest class to subclass: see `EnforcementContract`.
+"""What every adapter must keep, as pytest classes to subclass: see `EnforcementContract` and `PauseContract`.
 
 Needs pytest, jsonschema and mcp, which no adapter needs to run.
 """
@@ -7,7 +7,10 @@ import pytest
 
 # The parts assert; without this their failures would not show the values.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{part}" for part in ("base", "world", "decisions", "approvals", "paths", "safety"))
+    *(
+        f"{__name__}.{part}"
+        for part in ("base", "world", "decisions", "approvals", "paths", "safety", "pauses", "pause_cells")
+    )
 )
 
 from agentlattice_integrations.contract.enforcement import EnforcementContract  # noqa: E402
@@ -23,6 +26,8 @@ from agentlattice_integrations.contract.harness import (  # noqa: E402
     Transcript,
     Turn,
 )
+from agentlattice_integrations.contract.pause_harness import PausedAgent, PauseHarness, Resumed  # noqa: E402
+from agentlattice_integrations.contract.pauses import PauseContract  # noqa: E402
 from agentlattice_integrations.contract.world import World  # noqa: E402
 
 __all__ = [
@@ -33,6 +38,10 @@ __all__ = [
     "Governance",
     "How",
     "McpServer",
+    "PauseContract",
+    "PauseHarness",
+    "PausedAgent",
+    "Resumed",
     "ScriptedCall",
     "Seen",
     "Transcript",

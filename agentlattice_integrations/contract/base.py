@@ -20,14 +20,15 @@ _FEATURE_OF: dict[str, Feature] = {"sync": Feature.SYNC, "async": Feature.ASYNC,
 
 
 class ContractPart:
-    """A part of the contract. Subclasses name a harness."""
+    """A part of the contract. Subclasses name a harness, and another world if theirs is not a file."""
 
     harness: ClassVar[FrameworkHarness]
+    world_type: ClassVar[type[World]] = World
 
     @pytest.fixture
     def world(self, tmp_path: Path) -> Iterator[World]:
         """A fresh log, policy and reviewer."""
-        world = World(self.harness, tmp_path)
+        world = self.world_type(self.harness, tmp_path)
         try:
             yield world
         finally:
@@ -38,7 +39,7 @@ class ContractPart:
         """A world of other options beside `world`."""
         directory = world.directory / "another"
         directory.mkdir()
-        another = World(self.harness, directory, **options)
+        another = self.world_type(self.harness, directory, **options)
         try:
             yield another
         finally:

@@ -24,7 +24,7 @@ from agentlattice_core.results import ApprovalRequest, AuditEvent
 from agentlattice_core.toolcalls import Denial, ToolCall, ToolGate, default_action_type, denial_schema
 from agentlattice_integrations.contract.harness import FrameworkHarness, Governance, McpServer, Seen
 
-__all__ = ["AGENT", "REVIEWER", "Effects", "World", "parse_denial", "statuses"]
+__all__ = ["AGENT", "REVIEWER", "Effects", "World", "at_work", "parse_denial", "statuses"]
 
 AGENT = "contract-agent"
 REVIEWER = "reviewer"
@@ -95,8 +95,14 @@ class World:
         self.effects = Effects(directory / "effects.jsonl")
         policies = directory / "policies.yaml"
         policies.write_text(_POLICIES + self._agent_policies(handoffs), encoding="utf-8")
-        self.client = AgentLattice.embedded(self.database, policies=policies, agent=AGENT, mode=mode)
-        self.reviewer = AgentLattice.embedded(self.database, operator=REVIEWER)
+        self.client, self.reviewer = self.open(policies, mode)
+
+    def open(self, policies: Path, mode: Literal["enforce", "observe"]) -> tuple[AgentLattice, AgentLattice]:
+        """The agent's client and the reviewer's, with `policies` in force. A subclass may open other ones."""
+        return (
+            AgentLattice.embedded(self.database, policies=policies, agent=AGENT, mode=mode),
+            AgentLattice.embedded(self.database, operator=REVIEWER),
+        )
 
     def _agent_policies(self, effect: str) -> str:
         names = {self.harness.handoff_tool: effect, self.harness.agent_tool: "allow"}
@@ -208,22 +214,8 @@ class World:
     @contextmanager
     def deciding(self, *, approve: bool, count: int = 1, reason: str | None = None) -> Iterator[None]:
         """A reviewer at work beside the test, until `count` requests are decided."""
-        left = count
-        stop = threading.Event()
-
-        def work() -> None:
-            nonlocal left
-            while left > 0 and not stop.wait(0.01):
-                left -= len(self.resolve_pending(approve=approve, reason=reason))
-
-        thread = threading.Thread(target=work, name="reviewer")
-        thread.start()
-        try:
+        with at_work(lambda: len(self.resolve_pending(approve=approve, reason=reason)), count):
             yield
-        finally:
-            stop.set()
-            thread.join(_PATIENCE)
-        assert left == 0, f"{left} of {count} requests never reached the reviewer"
 
     # --- the log ----------------------------------------------------------------------------------------------------
 
@@ -244,6 +236,27 @@ class World:
         answer = ToolGate(self.client, **options).authorize_sync(ToolCall("reference", tool, arguments))
         assert isinstance(answer, Denial), f"the reference call of `{tool}` was not denied"
         return answer
+
+
+@contextmanager
+def at_work(decide: Callable[[], int], count: int) -> Iterator[None]:
+    """A reviewer at work beside the test, until `count` requests are decided; `decide` says how many it decided."""
+    left = count
+    stop = threading.Event()
+
+    def work() -> None:
+        nonlocal left
+        while left > 0 and not stop.wait(0.01):
+            left -= decide()
+
+    thread = threading.Thread(target=work, name="reviewer")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(_PATIENCE)
+    assert left == 0, f"{left} of {count} requests never reached the reviewer"
 
 
 def parse_denial(seen: Seen) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 - `decide` asks the core and gives a ticket or a denial; `take` and `enter` find a ticket that was already
   given.
-- Another gate's ticket is honoured only where that gate would have asked the same question: the same client
-  and the same mapping for this tool. Otherwise both decide, and both must agree.
+- Another gate's ticket is honoured only where that gate would have asked the same question: the same mapping for this
+  tool, and the same client or a child of it, which may do no more. Otherwise both decide, and both must agree.
 - Where a call can be paused it is, unless the gate says otherwise; elsewhere it waits. A gate that says `pause` refuses
   a call that has to wait for a person and cannot be paused, and takes the request back.
 - What is answered in the agent's interface counts as a decision only where `approver` says whose it is: an agent must
@@ -21,13 +21,16 @@ from typing import Any, TypedDict, get_args
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
+from langgraph.config import get_config
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
 from agentlattice_core.toolcalls.call import Denial, OnApproval, Permit, ToolCall
 from agentlattice_core.toolcalls.denial import refusal
 from agentlattice_core.toolcalls.gate import ToolGate
 from agentlattice_core.toolcalls.governance import DecidingClient, GovernanceClient
 from agentlattice_core.toolcalls.mapping import ActionTable, mark_of
+from agentlattice_integrations.langgraph.acting import Acting, NoChild
 from agentlattice_integrations.langgraph.answers import Answer, edited_arguments, pause_request, read_answer
 from agentlattice_integrations.langgraph.calls import FRAMEWORK, Attempts, ToolFacts, facts_of, make_call
 from agentlattice_integrations.langgraph.messages import denial_message
@@ -90,20 +93,27 @@ class Subject:
 class CallGate:
     """A `ToolGate` with what it needs to know of LangChain."""
 
-    def __init__(self, client: GovernanceClient, options: GateOptions) -> None:
+    def __init__(self, client: GovernanceClient | Delegate, options: GateOptions) -> None:
         self.on_approval = options.get("on_approval")
         if self.on_approval is not None and self.on_approval not in get_args(OnApproval):
             raise ValueError(
                 f"on_approval `{self.on_approval}` is not one of {', '.join(get_args(OnApproval))}"
             )
         self._approver = options.get("approver")
-        self.gate = ToolGate(
-            client,
-            actions=options.get("actions"),
-            redact=options.get("redact", ()),
-            on_approval=self.on_approval or "wait",
-            approval_timeout=options.get("approval_timeout"),
-        )
+        actions = ActionTable.of(options.get("actions"))
+
+        def make(acting: GovernanceClient) -> ToolGate:
+            return ToolGate(
+                acting,
+                actions=actions,
+                redact=options.get("redact", ()),
+                on_approval=on_approval or "wait",
+                approval_timeout=options.get("approval_timeout"),
+            )
+
+        on_approval = self.on_approval
+        self.acting = Acting(client, make)
+        self.gate = self.acting.gate
 
     @property
     def pauses(self) -> bool:
@@ -139,34 +149,37 @@ class CallGate:
         pause = Pause(config, facts.name, call_id)
         pause.look_sync()
         call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS, pause.run)
+        gate = self.acting.gate_sync(config)
+        if isinstance(gate, NoChild):
+            return gate.refuse_sync(self.gate, call)
         how = self._how(pause, facts.name, alone)
         paused = pause.governance
         if how == "pause" and paused is not None:
             answer = read_answer(pause.take_answer(), call.tool)
             call = self._as_answered(call, paused, answer)
-            note = self._apply_sync(answer, paused, config)
+            note = self._apply_sync(gate, answer, paused, config)
             pause.strike_out_sync()
-            found = self.gate.authorize_sync(call, how)
+            found = gate.authorize_sync(call, how)
             if answer.kind == "reject" and isinstance(found, Permit):
                 found = _rejected(found, call, answer)
             elif answer.kind == "edit" and isinstance(found, Denial) and found.approval_id is not None:
                 note = self._approve_sync(found.approval_id, config)
-                found = self.gate.authorize_sync(call, how)
+                found = gate.authorize_sync(call, how)
         else:
             note = None
-            found = self.gate.authorize_sync(call, how)
+            found = gate.authorize_sync(call, how)
         if isinstance(found, Permit):
-            return Ticket(self.gate, facts.name, found, edited=call.arguments is not arguments)
+            return Ticket(self, facts.name, found, edited=call.arguments is not arguments)
         if how == "pause" and found.status == "pending" and found.action_id is not None:
             if pause.possible:
                 _ATTEMPTS.take_back(call.identity)
                 pause.keep_answers()
                 pause.strike_out_sync()
                 raise pause.suspend(found.action_id, self._request(found, call, arguments, pause, note))
-            self.gate.withdraw_sync(found.action_id, _NO_PAUSE)
-            found = self.gate.authorize_sync(call, how)
+            gate.withdraw_sync(found.action_id, _NO_PAUSE)
+            found = gate.authorize_sync(call, how)
             if isinstance(found, Permit):  # somebody approved it in that moment
-                return Ticket(self.gate, facts.name, found)
+                return Ticket(self, facts.name, found)
         return found
 
     async def decide(
@@ -183,34 +196,37 @@ class CallGate:
         pause = Pause(config, facts.name, call_id)
         await pause.look()
         call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS, pause.run)
+        gate = await self.acting.gate_of(config)
+        if isinstance(gate, NoChild):
+            return await gate.refuse(self.gate, call)
         how = self._how(pause, facts.name, alone)
         paused = pause.governance
         if how == "pause" and paused is not None:
             answer = read_answer(pause.take_answer(), call.tool)
             call = self._as_answered(call, paused, answer)
-            note = await self._apply(answer, paused, config)
+            note = await self._apply(gate, answer, paused, config)
             await pause.strike_out()
-            found = await self.gate.authorize(call, how)
+            found = await gate.authorize(call, how)
             if answer.kind == "reject" and isinstance(found, Permit):
                 found = _rejected(found, call, answer)
             elif answer.kind == "edit" and isinstance(found, Denial) and found.approval_id is not None:
                 note = await self._approve(found.approval_id, config)
-                found = await self.gate.authorize(call, how)
+                found = await gate.authorize(call, how)
         else:
             note = None
-            found = await self.gate.authorize(call, how)
+            found = await gate.authorize(call, how)
         if isinstance(found, Permit):
-            return Ticket(self.gate, facts.name, found, edited=call.arguments is not arguments)
+            return Ticket(self, facts.name, found, edited=call.arguments is not arguments)
         if how == "pause" and found.status == "pending" and found.action_id is not None:
             if pause.possible:
                 _ATTEMPTS.take_back(call.identity)
                 pause.keep_answers()
                 await pause.strike_out()
                 raise pause.suspend(found.action_id, self._request(found, call, arguments, pause, note))
-            await self.gate.withdraw(found.action_id, _NO_PAUSE)
-            found = await self.gate.authorize(call, how)
+            await gate.withdraw(found.action_id, _NO_PAUSE)
+            found = await gate.authorize(call, how)
             if isinstance(found, Permit):  # somebody approved it in that moment
-                return Ticket(self.gate, facts.name, found)
+                return Ticket(self, facts.name, found)
         return found
 
     # --- pausing --------------------------------------------------------------------------------------------
@@ -265,13 +281,13 @@ class CallGate:
         return approver(config or {})
 
     def _apply_sync(
-        self, answer: Answer, paused: Mapping[str, Any], config: RunnableConfig | None
+        self, gate: ToolGate, answer: Answer, paused: Mapping[str, Any], config: RunnableConfig | None
     ) -> str | None:
         """Do what was answered to the request by which the call was paused; what to tell whoever answered."""
         if answer.kind == "approve":
             return self._approve_sync(str(paused.get("approval_id")), config)
         if answer.kind == "edit":
-            self.gate.withdraw_sync(str(paused.get("action_id")), _EDITED)
+            gate.withdraw_sync(str(paused.get("action_id")), _EDITED)
         elif answer.kind == "reject":
             approver = self._approver_of(config)
             if approver is not None:
@@ -279,7 +295,7 @@ class CallGate:
                     approver.deny_action_sync(str(paused.get("approval_id")), answer.reason)
                 except AgentLatticeError:
                     pass  # decided before, or not this person's to decide; it does not run in any case
-            self.gate.withdraw_sync(str(paused.get("action_id")), answer.reason or _REJECTED)
+            gate.withdraw_sync(str(paused.get("action_id")), answer.reason or _REJECTED)
         return answer.note
 
     def _approve_sync(self, approval_id: str, config: RunnableConfig | None) -> str | None:
@@ -294,13 +310,13 @@ class CallGate:
         return None
 
     async def _apply(
-        self, answer: Answer, paused: Mapping[str, Any], config: RunnableConfig | None
+        self, gate: ToolGate, answer: Answer, paused: Mapping[str, Any], config: RunnableConfig | None
     ) -> str | None:
         """As `_apply_sync`."""
         if answer.kind == "approve":
             return await self._approve(str(paused.get("approval_id")), config)
         if answer.kind == "edit":
-            await self.gate.withdraw(str(paused.get("action_id")), _EDITED)
+            await gate.withdraw(str(paused.get("action_id")), _EDITED)
         elif answer.kind == "reject":
             approver = self._approver_of(config)
             if approver is not None:
@@ -308,7 +324,7 @@ class CallGate:
                     await approver.deny_action(str(paused.get("approval_id")), answer.reason)
                 except AgentLatticeError:
                     pass  # decided before, or not this person's to decide; it does not run in any case
-            await self.gate.withdraw(str(paused.get("action_id")), answer.reason or _REJECTED)
+            await gate.withdraw(str(paused.get("action_id")), answer.reason or _REJECTED)
         return answer.note
 
     async def _approve(self, approval_id: str, config: RunnableConfig | None) -> str | None:
@@ -326,27 +342,41 @@ class CallGate:
         self, call: Mapping[str, Any], config: RunnableConfig | None, reason: str, message: str
     ) -> ToolMessage:
         """Refuse a model's call (`name`, `args`, `id`) before anything runs, and say why to the model."""
-        denial = self.gate.refuse_sync(_bare_call(call, config), reason, message)
+        made = _bare_call(call, config)
+        gate = self.acting.gate_sync(config)
+        if isinstance(gate, NoChild):
+            denial = gate.refuse_sync(self.gate, made)
+        else:
+            denial = gate.refuse_sync(made, reason, message)
         return denial_message(denial, call["name"], call["id"])
 
     async def refuse(
         self, call: Mapping[str, Any], config: RunnableConfig | None, reason: str, message: str
     ) -> ToolMessage:
         """As `refuse_sync`."""
-        denial = await self.gate.refuse(_bare_call(call, config), reason, message)
+        made = _bare_call(call, config)
+        gate = await self.acting.gate_of(config)
+        if isinstance(gate, NoChild):
+            denial = await gate.refuse(self.gate, made)
+        else:
+            denial = await gate.refuse(made, reason, message)
         return denial_message(denial, call["name"], call["id"])
 
     def note_hosted_sync(
         self, name: str, arguments: Mapping[str, Any], call_id: str | None, why: str
     ) -> None:
         """Record a call that ran at the model's provider, where it could not be stopped."""
-        self.gate.refuse_sync(_hosted_call(name, arguments, call_id), "NOT_COVERABLE", why)
+        gate = self.acting.gate_sync(_current_config())
+        recording = self.gate if isinstance(gate, NoChild) else gate
+        recording.refuse_sync(_hosted_call(name, arguments, call_id), "NOT_COVERABLE", why)
 
     async def note_hosted(
         self, name: str, arguments: Mapping[str, Any], call_id: str | None, why: str
     ) -> None:
         """As `note_hosted_sync`."""
-        await self.gate.refuse(_hosted_call(name, arguments, call_id), "NOT_COVERABLE", why)
+        gate = await self.acting.gate_of(_current_config())
+        recording = self.gate if isinstance(gate, NoChild) else gate
+        await recording.refuse(_hosted_call(name, arguments, call_id), "NOT_COVERABLE", why)
 
     # --- tickets --------------------------------------------------------------------------------------------
 
@@ -369,14 +399,26 @@ class CallGate:
 
     def _given_for(self, ticket: Ticket, subject: Subject) -> bool:
         origin = subject.origin
-        return ticket.tool == origin.name and (ticket.gate is self.gate or self.asks_as(ticket.gate, origin))
+        return ticket.tool == origin.name and (ticket.gate is self or self.asks_as(ticket.gate, origin))
 
-    def asks_as(self, other: ToolGate, tool: BaseTool) -> bool:
-        """Whether `other` asks the same client the same question about `tool`."""
-        gate = self.gate
-        if other is gate:
-            return True
-        return other.client is gate.client and other.resolve(tool.name, tool) == gate.resolve(tool.name, tool)
+    def settled_by(self, other: CallGate) -> bool:
+        """Whether `other` asks for the same agent, or for a child of it, which may do no more."""
+        return self.acting.settled_by(other.acting)
+
+    def asks_as(self, other: CallGate, tool: BaseTool) -> bool:
+        """Whether `other`'s answer about `tool` is one to the question that this gate would ask."""
+        return other is self or (
+            self.settled_by(other)
+            and other.gate.resolve(tool.name, tool) == self.gate.resolve(tool.name, tool)
+        )
+
+
+def _current_config() -> RunnableConfig | None:
+    """The configuration of the node that is running; None outside one."""
+    try:
+        return get_config()
+    except RuntimeError:
+        return None
 
 
 def _rejected(permit: Permit, call: ToolCall, answer: Answer) -> Denial:

@@ -11,6 +11,7 @@
 agents inside its tools |
 
 - Nodes of a graph that hold tools no longer answer from LangGraph's node cache, which would not ask.
+- A delegation in place of the client (`al.delegate(...)`) gives it a delegated identity; see `acting`.
 - A graph in which there is nothing to govern is an error, not an empty success.
 - `report` is called with the coverage report; `coverage(...)` tells the same at any later time.
 """
@@ -24,6 +25,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
 from langgraph.prebuilt import ToolNode
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.coverage import Coverage
 from agentlattice_core.toolcalls.governance import GovernanceClient
@@ -44,7 +46,7 @@ _ToolT = TypeVar("_ToolT", bound=BaseTool)
 _UNGOVERNED = "nothing decides on its calls; pass it to govern(...)"
 
 
-def govern_tool(tool: _ToolT, client: GovernanceClient, **options: Unpack[GateOptions]) -> _ToolT:
+def govern_tool(tool: _ToolT, client: GovernanceClient | Delegate, **options: Unpack[GateOptions]) -> _ToolT:
     """A copy of `tool`, of the same class and schema, whose every run `client` decides on.
 
     `options` are those of `GovernanceMiddleware`.
@@ -56,7 +58,7 @@ def govern_tool(tool: _ToolT, client: GovernanceClient, **options: Unpack[GateOp
 @overload
 def govern(
     target: Callable[..., Any],
-    client: GovernanceClient,
+    client: GovernanceClient | Delegate,
     *,
     report: Callable[[Coverage], None] | None = None,
     hosted_tools: HostedTools = "refuse",
@@ -65,7 +67,7 @@ def govern(
 @overload
 def govern(
     target: _T,
-    client: GovernanceClient,
+    client: GovernanceClient | Delegate,
     *,
     report: Callable[[Coverage], None] | None = None,
     hosted_tools: HostedTools = "refuse",
@@ -73,13 +75,16 @@ def govern(
 ) -> _T: ...
 def govern(
     target: Any,
-    client: GovernanceClient,
+    client: GovernanceClient | Delegate,
     *,
     report: Callable[[Coverage], None] | None = None,
     hosted_tools: HostedTools = "refuse",
     **options: Unpack[GateOptions],
 ) -> Any:
     """Govern `target` (see the table above) with `client`; `options` are those of `GovernanceMiddleware`.
+
+    `client` may be a delegation, `al.delegate(...)`: `target` then acts as its child; see `acting`. What is governed
+    so stays so when `al` governs the whole around it.
 
     Raises InvalidRequestError for what cannot be governed, saying what to do instead.
     """
@@ -185,12 +190,19 @@ def _govern_found(item: Any, gate: CallGate, where: str, hosted_tools: HostedToo
 def _govern_node(
     node: ToolNode, gate: CallGate, where: str | None, hosted_tools: HostedTools, found: Coverage
 ) -> None:
-    if (
-        not isinstance(node.tools_by_name, GovernedTools)
-        or node.tools_by_name.gate.gate.client is not gate.gate.client
-    ):
+    tools = node.tools_by_name
+    known = tools.gate if isinstance(tools, GovernedTools) else _gate_of_a_child(node)
+    if known is None or not gate.settled_by(known):
         govern_node(node, gate)
     _report_node(node, where, found)
+
+
+def _gate_of_a_child(node: ToolNode) -> CallGate | None:
+    """The gate of the middleware before `node` that acts under a delegation: it decides for the whole around it too."""
+    found = [reaches(wrapper, CallWrappers) for wrapper in (node._wrap_tool_call, node._awrap_tool_call)]
+    gates = {None if one is None else one.gate for one in found}
+    gate = gates.pop() if len(gates) == 1 else None
+    return gate if gate is not None and isinstance(gate.acting.principal, Delegate) else None
 
 
 def _take_hosted(offered: list[Any], where: str, hosted_tools: HostedTools, found: Coverage) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from langchain_core.messages import ToolMessage
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.toolcalls.call import Denial
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_core.toolcalls.mapping import ToolMapping, default_action_type
@@ -31,7 +32,7 @@ __all__ = ["McpInterceptor", "mcp_interceptor"]
 _Handler = Callable[["MCPToolCallRequest"], Awaitable["MCPToolCallResult"]]
 
 
-def mcp_interceptor(client: GovernanceClient, **options: Unpack[GateOptions]) -> McpInterceptor:
+def mcp_interceptor(client: GovernanceClient | Delegate, **options: Unpack[GateOptions]) -> McpInterceptor:
     """An interceptor that decides on every call of the tools loaded with it.
 
     `options` are those of `GovernanceMiddleware`. A tool is known to policy by the server's own name for it.
@@ -71,15 +72,15 @@ class McpInterceptor:
         return result
 
     def _decided(self, request: MCPToolCallRequest) -> bool:
-        """Whether this request was decided on: same client, same tool, these arguments, for the first time."""
+        """Whether this request was decided on: same agent or a child of it, same tool and arguments, the first time."""
         gate = self.gate.gate
         names = (request.name, f"{request.server_name}_{request.name}")
         for ticket in current_tickets():
-            if ticket.stage == "entered" and ticket.tool in names and ticket.gate.client is gate.client:
+            if ticket.stage == "entered" and ticket.tool in names and self.gate.settled_by(ticket.gate):
                 if ticket.intercepted or not ticket.covers(request.args):
                     return False
                 own = gate.resolve(request.name)
                 unsaid = own == ToolMapping(default_action_type(request.name))
-                ticket.intercepted = unsaid or own == ticket.gate.resolve(ticket.tool)
+                ticket.intercepted = unsaid or own == ticket.gate.gate.resolve(ticket.tool)
                 return ticket.intercepted
         return False

@@ -26,6 +26,7 @@ from langchain_core.tools import BaseTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.toolcalls.coverage import Coverage
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_integrations.langgraph.calls import facts_of
@@ -68,7 +69,7 @@ class _Seen(NamedTuple):
 class GovernanceMiddleware(AgentMiddleware[Any, Any, Any]):
     """Decides on every tool call of an agent made by `create_agent`.
 
-    - `client`: an `AgentLattice`.
+    - `client`: an `AgentLattice`, or a delegation, `al.delegate(...)`, as whose child the agent acts; see `acting`.
     - `explain_return_direct`: ask the model again when a tool that would have ended the run was denied.
     - `hosted_tools`: `refuse` takes tools that run at the provider out of what the model is offered, `allow`
       leaves them.
@@ -88,7 +89,7 @@ class GovernanceMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def __init__(
         self,
-        client: GovernanceClient,
+        client: GovernanceClient | Delegate,
         *,
         hosted_tools: HostedTools = "refuse",
         explain_return_direct: bool = False,

@@ -20,6 +20,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import AsyncToolCallWrapper, ToolCallRequest, ToolCallWrapper
 from langgraph.types import Command
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import AgentLatticeError
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_integrations.langgraph.deciding import CallGate, GateOptions
@@ -32,7 +33,7 @@ __all__ = ["GovernedTools", "govern_node", "governed_tool_node", "tool_call_wrap
 
 def governed_tool_node(
     tools: Sequence[BaseTool | Callable[..., Any]],
-    client: GovernanceClient,
+    client: GovernanceClient | Delegate,
     *,
     name: str = "tools",
     tags: list[str] | None = None,
@@ -62,7 +63,7 @@ def governed_tool_node(
 
 
 def tool_call_wrappers(
-    client: GovernanceClient, **options: Unpack[GateOptions]
+    client: GovernanceClient | Delegate, **options: Unpack[GateOptions]
 ) -> tuple[ToolCallWrapper, AsyncToolCallWrapper]:
     """The pair to give to a ToolNode one has to build oneself, as `wrap_tool_call` and `awrap_tool_call`.
 

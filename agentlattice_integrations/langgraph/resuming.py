@@ -17,7 +17,9 @@ from typing import Any, Protocol, Self
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import InvalidRequestError
+from agentlattice_integrations.langgraph.acting import delegation_in
 from agentlattice_integrations.langgraph.answers import GOVERNANCE
 
 __all__ = ["ListeningClient", "aresume_when_decided", "resume_when_decided"]
@@ -44,15 +46,20 @@ class ListeningClient(Protocol):
 
 
 def resume_when_decided(
-    graph: Any, config: RunnableConfig, client: ListeningClient, *, timeout: float | None = None
+    graph: Any,
+    config: RunnableConfig,
+    client: ListeningClient | Delegate,
+    *others: ListeningClient | Delegate,
+    timeout: float | None = None,
 ) -> dict[str, Any]:
     """Resume the paused `graph` with each decision, until governance pauses it no more; its last state.
 
-    `client` acts for the agent that the graph's calls are governed for. Once nothing was decided for `timeout` seconds
+    `client` acts for the agent that the graph's calls are governed for; where sub-agents act under delegations, give
+    those too (`al`, `al.delegate(...)`), the same as `govern` was given. Once nothing was decided for `timeout` seconds
     (None: never), the state is given back as it is, still paused. Raises InvalidRequestError for a client without an
     agent.
     """
-    with _Listening(client) as decided:
+    with _Listening(config, client, *others) as decided:
         # What was decided before anybody listened shows when the graph is resumed once.
         waiting = _waiting(graph.get_state(config))
         found: set[str] = set(waiting)
@@ -72,12 +79,12 @@ def resume_when_decided(
 async def aresume_when_decided(
     graph: Any,
     config: RunnableConfig,
-    client: ListeningClient,
-    *,
+    client: ListeningClient | Delegate,
+    *others: ListeningClient | Delegate,
     timeout: float | None = None,  # noqa: ASYNC109
 ) -> dict[str, Any]:
     """As `resume_when_decided`, for a graph that is called asynchronously."""
-    with _Listening(client) as decided:
+    with _Listening(config, client, *others) as decided:
         waiting = _waiting(await graph.aget_state(config))
         found: set[str] = set(waiting)
         state: dict[str, Any] = (await graph.aget_state(config)).values
@@ -109,16 +116,32 @@ def _resuming(waiting: dict[str, str], found: set[str]) -> Command[Any]:
 class _Listening:
     """What was decided since this began, by approval."""
 
-    def __init__(self, client: ListeningClient) -> None:
-        if client.agent is None:
-            raise InvalidRequestError(
-                "this client acts for no agent, so it is not told what was decided; use the one that governs the graph"
-            )
+    def __init__(self, config: RunnableConfig, *clients: ListeningClient | Delegate) -> None:
+        for client in clients:
+            if not isinstance(client, Delegate) and client.agent is None:
+                raise InvalidRequestError(
+                    "this client acts for no agent, so it is not told what was decided; use the one that governs the "
+                    "graph"
+                )
         self._changed = threading.Condition()
         self._decided: set[str] = set()
         self._news = False
-        self._client = client.for_agent(client.agent)
-        self._client.subscribe_sync(client.org_id, self._hear, events=["approval.resolved"])
+        self._clients: list[Any] = []
+        try:
+            for client in clients:
+                self._listen(config, client)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _listen(self, config: RunnableConfig, client: ListeningClient | Delegate) -> None:
+        if isinstance(client, Delegate):
+            # Not left as a block: the child goes on with the graph.
+            listener: Any = delegation_in(client, config).__enter__()
+        else:
+            listener = client.for_agent(client.agent or "")
+        self._clients.append(listener)
+        listener.subscribe_sync(listener.org_id, self._hear, events=["approval.resolved"])
 
     def _hear(self, event: Any) -> None:
         with self._changed:
@@ -143,4 +166,5 @@ class _Listening:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        for client in self._clients:
+            client.close()

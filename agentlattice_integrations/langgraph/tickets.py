@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 from agentlattice_core.toolcalls.call import Denial, Permit
-from agentlattice_core.toolcalls.gate import ToolGate
 from agentlattice_integrations.langgraph.messages import report_error, report_result
+
+if TYPE_CHECKING:
+    from agentlattice_integrations.langgraph.deciding import CallGate
 
 __all__ = ["Ticket", "Tickets", "current_tickets"]
 
@@ -38,7 +40,7 @@ class Ticket:
 
     __slots__ = ("_nested", "edited", "gate", "intercepted", "outer", "permit", "stage", "tool")
 
-    def __init__(self, gate: ToolGate, tool: str, permit: Permit, *, edited: bool = False) -> None:
+    def __init__(self, gate: CallGate, tool: str, permit: Permit, *, edited: bool = False) -> None:
         self.edited = edited
         self.gate = gate
         self.tool = tool

@@ -42,13 +42,15 @@ _NOT_ARGUMENTS = frozenset({"run_manager", "callbacks", "config"})
 def governed_copy(tool: _ToolT, gate: CallGate) -> _ToolT:
     """A copy of `tool` that `gate` decides on; raises InvalidRequestError if it could run past the gate.
 
-    A tool that a gate with the same question stands before already is given back as it is.
+    A tool that a gate with the same question stands before already is given back as it is. A gate of a child takes
+    the place of its parent's.
     """
     present = _governance_of(tool)
     origin = tool if present is None else present.origin
     gates = () if present is None else present.gates
-    if any(gate.asks_as(guard.gate.gate, origin) for guard in gates):
+    if any(gate.asks_as(guard.gate, origin) for guard in gates):
         return tool
+    gates = tuple(guard for guard in gates if not guard.gate.asks_as(gate, origin))
     if present is None:
         _refuse_own_entry_points(tool)
     governance = _Governance(origin, (_Guard(gate, gate.subject(origin)), *gates))

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from agents import FunctionTool, RunContextWrapper, RunState
 from agents.items import ToolApprovalItem
@@ -22,8 +22,14 @@ from agentlattice_core.errors import IllegalTransitionError
 from agentlattice_core.results import ActionOptions, ActionResult
 from agentlattice_core.toolcalls.call import Denial, ToolCall
 from agentlattice_core.toolcalls.governance import GovernanceClient
+from agentlattice_integrations.openai_agents.executors import ExecutorDecisions, decisions_of
 from agentlattice_integrations.openai_agents.function_tools import Seat, seat_of
-from agentlattice_integrations.openai_agents.governor import HeldPermit, identity_of, identity_within
+from agentlattice_integrations.openai_agents.governor import (
+    Governor,
+    HeldPermit,
+    identity_of,
+    identity_within,
+)
 from agentlattice_integrations.openai_agents.pausing import PausingQuestion
 
 try:
@@ -82,6 +88,18 @@ class _Paused:
     outer: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What policy is asked about one interruption: `own` says that the application itself asks, `calls` makes the parts
+    of the call, and `expect` is told of each that is to run.
+    """
+
+    governor: Governor
+    own: bool
+    calls: Callable[[], list[ToolCall]]
+    expect: Callable[[ToolCall], None]
+
+
 async def apply_decisions(
     state: RunState[Any, Any], *, operator: OperatorClient | None = None
 ) -> list[PendingCall]:
@@ -117,40 +135,52 @@ class _Carrying:
 
     async def carry(self) -> PendingCall | None:
         said = self._said()
-        seat, question = await self._governed()
-        arguments = _member(self.item.raw_item, "arguments") or "{}"
-        if seat is None or question is None or self.run is None:
+        question = await self._question()
+        if question is None or self.run is None or question.own:
             return self._open() if said is None else None
-        if await question.asks_itself(self.context, _parsed(arguments), self.call_id):
-            return self._open() if said is None else None
+        governor = question.governor
         for context in (self.context, self.state._context):
             if context is not None:
-                seat.governor.resumed_as(context, self.run)
-        call = dataclasses.replace(
-            seat.call(self.context, arguments, self.call_id),
-            run=self.run,
-            identity=identity_of(self.run, self.call_id, outer=self.outer),
-        )
-        answer, approved = await _look(seat, call)
-        if said is not None and isinstance(answer, Denial) and answer.status == "pending" and not approved:
-            await self._apply(said, answer, seat.governor.al)
-            if said is False:
-                return None
-            answer, approved = await _look(seat, call)
+                governor.resumed_as(context, self.run)
+        identity = identity_of(self.run, self.call_id, outer=self.outer)
+        calls = [dataclasses.replace(call, run=self.run, identity=identity) for call in question.calls()]
+        denied: Denial | None = None
+        waiting: Denial | None = None
+        for call in calls:
+            answer, approved = await self._answer(governor, call, said)
+            if isinstance(answer, HeldPermit):
+                governor.answers.keep(call, answer)
+            elif not approved and answer.status == "pending":
+                waiting = waiting or answer
+            elif not approved:
+                denied = denied or answer
         if said is False:
             return None  # what the application rejects stays rejected, with the application's message
-        if not isinstance(answer, Denial):
-            seat.governor.answers.keep(call, HeldPermit(answer, call))
-            self.state.approve(self.item)
-        elif approved:
-            self.state.approve(self.item)
-        elif answer.status != "pending":
-            self.state.reject(self.item, rejection_message=answer.text)
-        else:
-            return self._open(answer)
+        if denied is not None:
+            self.state.reject(self.item, rejection_message=denied.text)
+            return None
+        if waiting is not None:
+            return self._open(waiting)
+        for call in calls:
+            question.expect(call)
+        self.state.approve(self.item)
         return None
 
-    async def _apply(self, approve: bool, pending: Denial, al: Any) -> None:
+    async def _answer(
+        self, governor: Governor, call: ToolCall, said: bool | None
+    ) -> tuple[HeldPermit | Denial, bool]:
+        """The answer to one part of the call, and whether a person has approved it, which leaves it to be claimed."""
+        kept = governor.answers.kept(call)
+        if kept is not None:
+            return kept, False
+        answer, approved = await _look(governor, call)
+        if said is not None and isinstance(answer, Denial) and answer.status == "pending" and not approved:
+            await self._apply(said, answer, governor, call)
+            if said:
+                answer, approved = await _look(governor, call)
+        return (answer if isinstance(answer, Denial) else HeldPermit(answer, call)), approved
+
+    async def _apply(self, approve: bool, pending: Denial, governor: Governor, call: ToolCall) -> None:
         """Let what the application says in the state be the decision of the person that it names."""
         assert pending.approval_id is not None
         assert pending.action_id is not None
@@ -160,7 +190,7 @@ class _Carrying:
             elif self.operator is not None:
                 await self.operator.deny_action(pending.approval_id, self._message())
             elif not approve:
-                await al.cancel(pending.action_id, _NO_OPERATOR)
+                await governor.withdraw(call, pending.action_id, _NO_OPERATOR)
         except IllegalTransitionError:
             pass  # it was decided meanwhile, and that decision counts
 
@@ -175,14 +205,42 @@ class _Carrying:
             self.tool, self.call_id, tool_namespace=self.item.tool_namespace, existing_pending=self.item
         )
 
-    async def _governed(self) -> tuple[Seat | None, PausingQuestion | None]:
+    async def _question(self) -> _Question | None:
+        """What policy is asked about this call; None where nobody governs the tool, or its calls do not pause."""
         agent = self.item.agent
         tools: Iterable[Any] = await agent.get_all_tools(self.context) if agent is not None else ()
         for tool in tools:
-            if isinstance(tool, FunctionTool) and tool.name == self.tool:
-                question = tool.needs_approval
-                return seat_of(tool), question if isinstance(question, PausingQuestion) else None
-        return None, None
+            if getattr(tool, "name", None) != self.tool:
+                continue
+            if not isinstance(tool, FunctionTool):
+                decisions = decisions_of(tool)
+                return None if decisions is None else await self._executors_question(decisions)
+            asked, seat = tool.needs_approval, seat_of(tool)
+            if seat is None or not isinstance(asked, PausingQuestion):
+                return None
+            return await self._functions_question(seat, asked)
+        return None
+
+    async def _functions_question(self, seat: Seat, asked: PausingQuestion) -> _Question:
+        arguments = _member(self.item.raw_item, "arguments") or "{}"
+        return _Question(
+            seat.governor,
+            await asked.asks_itself(self.context, _parsed(arguments), self.call_id),
+            lambda: [seat.call(self.context, arguments, self.call_id)],
+            lambda _: None,  # the SDK tells a function tool which call it is
+        )
+
+    async def _executors_question(self, decisions: ExecutorDecisions) -> _Question:
+        parts = decisions.parts(self.item.raw_item, self.context)
+        own = False
+        for part in parts:
+            own = own or await decisions.asks_itself(self.context, part, self.call_id)
+        return _Question(
+            decisions.governor,
+            own,
+            lambda: [decisions.call(self.context, part, self.call_id) for part in parts],
+            decisions.expect,
+        )
 
     def _open(self, pending: Denial | None = None) -> PendingCall:
         return PendingCall(
@@ -224,11 +282,16 @@ class _Onlooker:
         return refused
 
 
-async def _look(seat: Seat, call: ToolCall) -> tuple[Any, bool]:
+async def _look(governor: Governor, call: ToolCall) -> tuple[Any, bool]:
     """The gate's answer to a call without a claim on what a person approved, and whether somebody has."""
-    onlooker = _Onlooker(seat.governor.al)
-    answer = await seat.governor.look(call, onlooker)
-    return answer, onlooker.approved
+    onlookers: list[_Onlooker] = []
+
+    def through(client: GovernanceClient) -> GovernanceClient:
+        onlookers.append(_Onlooker(client))
+        return cast(GovernanceClient, onlookers[0])
+
+    answer = await governor.look(call, through)
+    return answer, any(onlooker.approved for onlooker in onlookers)
 
 
 def _paused(state: RunState[Any, Any], run: str | None, outer: str | None = None) -> Iterator[_Paused]:

@@ -35,6 +35,7 @@ from agents import (
 from agents.tool_context import ToolContext
 from agents.tracing import FunctionSpanData
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.call import CallKind, Denial, OnApproval, ToolCall
 from agentlattice_core.toolcalls.governance import GovernanceClient
@@ -212,7 +213,7 @@ class GovernanceGuardrail(ToolInputGuardrail[Any]):
 
 
 def governance_guardrail(
-    al: GovernanceClient,
+    al: GovernanceClient | Delegate,
     *,
     actions: ActionTable | Mapping[Any, Any] | str | Path | None = None,
     redact: Sequence[str] = (),

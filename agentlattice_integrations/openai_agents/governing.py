@@ -31,6 +31,7 @@ from agents import (
 )
 from agents.agent import AgentBase
 
+from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.call import CallKind, OnApproval
 from agentlattice_core.toolcalls.coverage import Coverage
@@ -65,6 +66,7 @@ from agentlattice_integrations.openai_agents.hosted import (
     SEARCH_WHY,
     govern_hosted_mcp,
 )
+from agentlattice_integrations.openai_agents.pausing import WAITS_WHY
 
 __all__ = ["coverage", "govern"]
 
@@ -84,7 +86,7 @@ _TOOL_TYPES = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(
 
 def govern(
     target: T,
-    al: GovernanceClient,
+    al: GovernanceClient | Delegate,
     *,
     report: Callable[[Coverage], object] | None = None,
     actions: ActionTable | Mapping[Any, Any] | str | Path | None = None,
@@ -96,11 +98,15 @@ def govern(
 ) -> T:
     """Put the gate before every call of `target`: a tool, a list of tools, a hand-off, or an agent and all it reaches.
 
+    - `al`: the client whose agent acts, or a delegation (`al.delegate(...)`) whose child does: each run has a child of
+      its own, or the run that the delegation names; see `acting`. The call of an agent that is a tool, and a hand-off,
+      are acts of the agent that makes them, so that a sub-agent is governed, and not the tool or hand-off behind which
+      it is.
     - `report` is handed the coverage report, such as `print`; `coverage(result)` gives it later.
     - `actions`: mappings for tools one does not own, see `ActionTable`. `redact`: further paths to redact.
     - `on_approval`: `wait` until a person has decided (at most `approval_timeout` seconds), `pause`: end the run with
-      an interruption (see `apply_decisions`; hand-offs, executors, hosted MCP tools and runs without a trace cannot,
-      and wait), or `defer`: tell the model that it is pending.
+      an interruption (see `apply_decisions`; hand-offs, computers, the older local shell, hosted MCP tools and runs
+      without a trace cannot, and wait), or `defer`: tell the model that it is pending.
     - `hosted_tools`: `refuse` takes away what the provider runs without asking; `allow` keeps it, ungoverned.
     - `on_behalf_of`: the end user, or a function of the run's context that tells.
 
@@ -179,7 +185,8 @@ class _Governing:
     def named_agent(self, agent: Any) -> Any:
         by = agent_governor(agent)
         if by is not None and not (
-            by.governor.al is self.governor.al and by.governor.settings == self.governor.settings
+            by.governor.acting_as.principal is self.governor.acting_as.principal
+            and by.governor.settings == self.governor.settings
         ):
             raise InvalidRequestError(
                 f"agent `{agent.name}` is governed already, by another client or with other settings; "
@@ -258,7 +265,7 @@ class _Governing:
         if handoff_governor(item) is not None:
             return item
         governed = govern_handoff(item, self.governor, self.agent)
-        self._note(governed.tool_name, "handoff", agent, target=handoff_target(governed))
+        self._note(governed, "handoff", agent, target=handoff_target(governed))
         return governed
 
     # --- tools ------------------------------------------------------------------------------------------------------
@@ -305,7 +312,7 @@ class _Governing:
             return None
         holder = _effect_of(tool)
         setattr(governed if holder is None else getattr(governed, holder), _MARK, governor)
-        self._note(_name_of(tool), kind, agent, target=tool, why=why)
+        self._note(tool, kind, agent, target=tool, why=why)
         return governed
 
     def _function_tool(self, tool: FunctionTool, agent: Any, from_server: bool) -> FunctionTool:
@@ -318,14 +325,23 @@ class _Governing:
         # Realtime sessions have no state that could be saved.
         pausable = agent is None or isinstance(agent, Agent)
         governed = govern_function_tool(tool, self.governor, kind, pausable=pausable)
-        self._note(tool.name, kind, agent, target=mapping_target(tool))
+        self._note(tool, kind, agent, target=mapping_target(tool))
         if inner is not None:
             self.agent(inner)
         return governed
 
     def _note(
-        self, name: str, kind: str, agent: Any, *, target: object = None, why: str | None = None
+        self,
+        tool: Any,
+        kind: str,
+        agent: Any,
+        *,
+        target: object = None,
+        why: str | None = None,
     ) -> None:
+        name = _name_of(tool)
+        if self.governor.pauses and not _can_pause(tool):
+            why = WAITS_WHY if why is None else f"{why}; {WAITS_WHY}"
         action_type = None if kind == "hosted" else self.governor.gate.resolve(name, target).action_type
         self.governor.coverage.add(
             name, kind=kind, action_type=action_type, owner=_name_or_none(agent), why=why
@@ -342,6 +358,11 @@ def _governor_of(item: Any) -> Governor | None:
     holder = _effect_of(item)
     bearer = item if holder is None else getattr(item, holder)
     return cast("Governor | None", getattr(bearer, "__dict__", {}).get(_MARK))
+
+
+def _can_pause(tool: object) -> bool:
+    """Whether the SDK can end a run before a call of this tool; what runs nothing has no need to."""
+    return isinstance(tool, FunctionTool | ShellTool | ApplyPatchTool | CustomTool | ToolSearchTool)
 
 
 def _effect_of(item: object) -> str | None:

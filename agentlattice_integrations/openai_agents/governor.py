@@ -4,6 +4,7 @@
   survive a `RunState` that is resumed in another process. Without a trace (tracing is off and the run has no
   `trace_id`) a call has no name that outlives it, and is not idempotent.
 - Inside an agent that runs as a tool, the name of the outer call stands in front.
+- A call that a delegation's child cannot make, because there can be no child, is refused as its parent's attempt.
 - The decision is a span of the SDK's trace when there is one. It holds what was decided, never arguments.
 """
 
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +28,21 @@ from agents import RunContextWrapper, custom_span, get_current_trace
 from agents.tool_context import ToolContext
 
 from agentlattice_core.delegating import Delegate
-from agentlattice_core.errors import InvalidRequestError
+from agentlattice_core.errors import (
+    AgentLatticeError,
+    ForbiddenError,
+    IllegalTransitionError,
+    InvalidRequestError,
+)
 from agentlattice_core.results import ActionResult
 from agentlattice_core.toolcalls.call import CallKind, Denial, OnApproval, Permit, ToolCall
 from agentlattice_core.toolcalls.coverage import Coverage
+from agentlattice_core.toolcalls.denial import refusal
 from agentlattice_core.toolcalls.gate import ToolGate
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_core.toolcalls.mapping import ActionTable
 from agentlattice_core.toolcalls.redaction import redact_text
+from agentlattice_integrations.openai_agents.acting import Acting
 
 __all__ = [
     "Answers",
@@ -144,26 +153,32 @@ class Answers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, str], HeldPermit | Denial] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, str], HeldPermit | Denial] = OrderedDict()
 
     def keep(self, call: ToolCall, answer: HeldPermit | Denial) -> None:
         """Keep the answer to a call that has an identity."""
         assert call.identity is not None
         with self._lock:
-            self._kept[call.identity, call.tool] = answer
+            self._kept[_key(call)] = answer
             while len(self._kept) > _MAX_SUSPENDED:
                 self._kept.popitem(last=False)
 
-    def holds(self, call: ToolCall) -> bool:
-        """Whether the answer to this very call is kept."""
-        kept = self._kept.get((call.identity or "", call.tool))
-        return isinstance(kept, Denial) or (kept is not None and _fits(kept, call))
+    def kept(self, call: ToolCall) -> HeldPermit | Denial | None:
+        """The answer to this very call, which stays kept."""
+        kept = self._kept.get(_key(call))
+        return kept if kept is None or isinstance(kept, Denial) or _fits(kept, call) else None
 
     def take(self, call: ToolCall) -> HeldPermit | Denial | None:
         """The answer to this call, if it is kept and for exactly these arguments."""
         with self._lock:
-            kept = self._kept.pop((call.identity or "", call.tool), None)
+            kept = self._kept.pop(_key(call), None)
         return kept if kept is None or isinstance(kept, Denial) or _fits(kept, call) else None
+
+
+def _key(call: ToolCall) -> tuple[str, str, str]:
+    # A call of an executor may have several parts, of which each is decided on.
+    part = json.dumps(call.arguments, sort_keys=True) if call.kind == "executor" else ""
+    return (call.identity or "", call.tool, part)
 
 
 def _fits(held: HeldPermit, call: ToolCall) -> bool:
@@ -190,24 +205,14 @@ class Governor:
     Raises InvalidRequestError for settings that cannot be used.
     """
 
-    def __init__(self, al: GovernanceClient, settings: Settings) -> None:
-        if isinstance(al, Delegate):
-            raise InvalidRequestError(
-                f"the delegation of `{al.name}` has not begun; pass what its block gives: "
-                "`with al.delegate_sync(...) as child: govern(agent, child)`"
-            )
+    def __init__(self, al: GovernanceClient | Delegate, settings: Settings) -> None:
         if settings.hosted_tools not in ("refuse", "allow"):
             raise InvalidRequestError(f"hosted_tools `{settings.hosted_tools}` is not one of refuse, allow")
-        self.al = al
         self.settings = settings
         self.pauses = settings.on_approval == "pause"
-        self.gate = ToolGate(
-            al,
-            actions=settings.actions,
-            redact=settings.redact,
-            on_approval="wait" if self.pauses else settings.on_approval,
-            approval_timeout=settings.approval_timeout,
-        )
+        self._actions = ActionTable.of(settings.actions)
+        self.acting_as = Acting(al, self._make_gate)
+        self.gate = self.acting_as.gate
         self.answers = Answers()
         self.coverage = Coverage()
         self.lock = threading.RLock()
@@ -246,35 +251,71 @@ class Governor:
 
     async def decide(self, call: ToolCall) -> Permit | Denial:
         """Ask the gate; where a person is asked, as `on_approval` says, and a run that pauses is waited in."""
-        return await self._noted(call, self._gate_for("wait") if self.pauses else self.gate)
+        return await self._noted(call, self._decided(call))
 
     async def ask(self, call: ToolCall) -> Permit | Denial:
         """Ask the gate and wait for nobody: where a person is asked, the answer is a denial of status `pending`."""
-        return await self._noted(call, self._gate_for("defer"))
+        return await self._noted(call, self._asked(call))
 
-    async def look(self, call: ToolCall, client: GovernanceClient) -> Permit | Denial:
-        """As `ask`, through `client`."""
-        return await self._gate_for("defer", client).authorize(call)
+    async def look(
+        self, call: ToolCall, through: Callable[[GovernanceClient], GovernanceClient]
+    ) -> Permit | Denial:
+        """As `ask`, with what `through` makes of the client that acts."""
+        gate = await self._gate_in(call)
+        if isinstance(gate, Denial):
+            return gate
+        return await self._make_gate(through(gate.client)).authorize(call, "pause")
 
-    def _gate_for(self, on_approval: OnApproval, client: GovernanceClient | None = None) -> ToolGate:
-        """A gate for one call. A gate remembers what is pending, and gives an equal call the answer of the first; calls
-        that pause are told apart by their own names, also where they are equal.
-        """
+    async def withdraw(self, call: ToolCall, action_id: str, reason: str) -> None:
+        """Take back the request that `call` made."""
+        await self.acting_as.client_in(call.run).cancel(action_id, reason)
+
+    async def _decided(self, call: ToolCall) -> Permit | Denial:
+        gate = await self._gate_in(call)
+        if isinstance(gate, Denial):
+            return gate
+        if self.pauses:
+            # A gate that has waited in vain takes up an equal call's answer. Calls that pause are told apart by their
+            # own names, also where they are equal, so that each is waited for by a gate of its own.
+            return await self._make_gate(gate.client).authorize(call, "wait")
+        return await gate.authorize(call)
+
+    async def _asked(self, call: ToolCall) -> Permit | Denial:
+        gate = await self._gate_in(call)
+        return gate if isinstance(gate, Denial) else await gate.authorize(call, "pause")
+
+    async def _gate_in(self, call: ToolCall) -> ToolGate | Denial:
+        """The gate of whoever acts in this call, or the refusal where nobody can."""
+        try:
+            return await self.acting_as.gate_of(call.run)
+        except AgentLatticeError as error:
+            if self.acting_as.client.mode == "observe":
+                return self.gate  # observing withholds nothing, so the call is recorded as the parent's
+            try:
+                if isinstance(error, ForbiddenError | IllegalTransitionError):
+                    return await self.gate.refuse(call, "OUT_OF_SCOPE", error.message)
+            except AgentLatticeError as failure:
+                error = failure
+            _log.error("a call of tool `%s` was denied because nobody could act in it: %s", call.tool, error)
+            action_type = self.gate.resolve(call.tool, call.target).action_type
+            return refusal("NOT_RECORDED", None, tool=call.tool, action_type=action_type)
+
+    def _make_gate(self, client: GovernanceClient) -> ToolGate:
         return ToolGate(
-            client if client is not None else self.al,
-            actions=self.gate.actions,
+            client,
+            actions=self._actions,
             redact=self.settings.redact,
-            on_approval=on_approval,
+            on_approval="wait" if self.pauses else self.settings.on_approval,
             approval_timeout=self.settings.approval_timeout,
         )
 
-    async def _noted(self, call: ToolCall, gate: ToolGate) -> Permit | Denial:
+    async def _noted(self, call: ToolCall, asked: Awaitable[Permit | Denial]) -> Permit | Denial:
         """The gate's answer, as a span of the current trace, if there is one."""
         if call.run is None or trace_id() is None:
-            return await gate.authorize(call)
+            return await asked
         noted: dict[str, Any] = {"tool": call.tool}
         with custom_span("agentlattice decision", noted):
-            answer = await gate.authorize(call)
+            answer = await asked
             noted["action_id"] = answer.action_id
             if isinstance(answer, Denial):
                 noted["outcome"], noted["reason"] = answer.status, answer.reason
@@ -299,9 +340,11 @@ class Governor:
     def claimed(self, action_id: str, call: ToolCall) -> HeldPermit:
         """The permit of a call whose claim was taken before, in another process, for the rest of its run."""
 
+        client = self.acting_as.client_in(call.run)
+
         def report(outcome: str, message: str | None) -> None:
             try:
-                self.al.record_outcome(action_id, outcome, None if message is None else redact_text(message))
+                client.record_outcome(action_id, outcome, None if message is None else redact_text(message))
             except Exception:
                 # The tool has run, and a lost outcome reads `unknown`, which is true.
                 _log.warning("the outcome of action `%s` could not be recorded", action_id, exc_info=True)

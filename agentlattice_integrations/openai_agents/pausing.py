@@ -1,8 +1,10 @@
-"""A tool's `needs_approval` where runs pause: yes while a person is asked, by the decision on this very call.
+"""Pauses: what the SDK is told when it asks whether a call needs approval, by the decision on this very call.
 
 - The tool's own `needs_approval` comes first; what it asks about is decided on once the application has approved.
 - The SDK asks more than once about a call. It is decided on the first time; the answer is kept until the call runs.
 - A call without an identity could not be found again in another process, so its run does not pause: it waits.
+- The SDK has approvals, and so pauses, for function tools (also those of MCP servers, and agents as tools), shell,
+  apply-patch and custom tools. The others wait, and `WAITS_WHY` says so in the coverage report.
 - The SDK returns from a run that pauses. Where that must not look like an end, as in the block of a delegation,
   `pause_block` raises `RunPaused`, which suspends the child and does not end it.
 """
@@ -19,7 +21,10 @@ from agentlattice_core.pauses import register_pause
 from agentlattice_core.toolcalls.call import CallKind, Denial, ToolCall
 from agentlattice_integrations.openai_agents.governor import Governor, HeldPermit
 
-__all__ = ["PausableSeat", "PausingQuestion", "RunPaused", "pause_block"]
+__all__ = ["WAITS_WHY", "PausableSeat", "PausingQuestion", "RunPaused", "answer_before", "pause_block"]
+
+
+WAITS_WHY = "the SDK cannot pause it, so where a person has to decide the run waits"
 
 
 class RunPaused(Exception):  # noqa: N818 - a pause is no error
@@ -37,6 +42,19 @@ def pause_block(result: RunResult | RunResultStreaming) -> None:
     """Leave the block in which `result` was made by raising RunPaused, if the run paused; else do nothing."""
     if result.interruptions:
         raise RunPaused(result.to_state())
+
+
+async def answer_before(governor: Governor, call: ToolCall) -> HeldPermit | Denial:
+    """The answer to a call that has an identity, before it runs. Unless a person has still to decide, it is kept."""
+    kept = governor.answers.kept(call)
+    if kept is not None:
+        return kept
+    answer = await governor.ask(call)
+    if isinstance(answer, Denial) and answer.status == "pending":
+        return answer
+    found = answer if isinstance(answer, Denial) else HeldPermit(answer, call)
+    governor.answers.keep(call, found)
+    return found
 
 
 class PausableSeat(Protocol):
@@ -64,15 +82,10 @@ class PausingQuestion:
             return True
         governor = self.seat.governor
         call = self.seat.call(context, arguments, call_id)
-        if call.identity is None or governor.answers.holds(call):
+        if call.identity is None or (self.seat.kind == "agent" and governor.is_suspended(call_id)):
             return False
-        if self.seat.kind == "agent" and governor.is_suspended(call_id):
-            return False
-        answer = await governor.ask(call)
-        if isinstance(answer, Denial) and answer.status == "pending":
-            return True
-        governor.answers.keep(call, answer if isinstance(answer, Denial) else HeldPermit(answer, call))
-        return False
+        answer = await answer_before(governor, call)
+        return isinstance(answer, Denial) and answer.status == "pending"
 
     async def asks_itself(
         self, context: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str

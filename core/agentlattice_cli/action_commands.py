@@ -20,6 +20,7 @@ from agentlattice_cli.ending import say_error
 if TYPE_CHECKING:
     from agentlattice_cli.output import Output
     from agentlattice_cli.settings import Settings
+    from agentlattice_core.actions import Action
     from agentlattice_core.client import AgentLattice
     from agentlattice_core.results import ActionResult, CanIResult
 
@@ -48,19 +49,24 @@ def _answering() -> Iterator[None]:
 def whoami(agent: options.Agent = None, db: options.Db = None, json: options.Json = False) -> None:
     """Show an agent's identity, and what governs it."""
     with _answering():
-        from agentlattice_cli.opening import check_known, looking, note_unapplied
+        from agentlattice_cli.opening import check_known, looking, note_unapplied, served
         from agentlattice_cli.output import Output
         from agentlattice_cli.settings import resolve
         from agentlattice_core import introspection
         from agentlattice_core.clock import SystemClock, time_of_log
 
         settings = resolve({"agent": agent, "db": db})
-        name = settings.needed("agent", "pass `--agent NAME` or set AL_AGENT")
-        with looking(settings) as look:
-            check_known(look, name)
-            now = time_of_log(SystemClock(), look.reader.head.at)
-            found = introspection.whoami(look.policies, look.reader, name, look.log_id, now)
-            note_unapplied(look, settings)
+        service = served(settings)
+        if service is not None:
+            with service:
+                found = service.whoami_sync()
+        else:
+            name = settings.needed("agent", "pass `--agent NAME` or set AL_AGENT")
+            with looking(settings) as look:
+                check_known(look, name)
+                now = time_of_log(SystemClock(), look.reader.head.at)
+                found = introspection.whoami(look.policies, look.reader, name, look.log_id, now)
+                note_unapplied(look, settings)
         out = Output(json=json)
         if json:
             out.document(found)
@@ -102,15 +108,14 @@ def can_i(
     """Say what policy would answer. Nothing is recorded and nobody is asked."""
     with _answering():
         from agentlattice_cli.action_data import action_fields
-        from agentlattice_cli.opening import check_known, looking, note_unapplied
+        from agentlattice_cli.opening import served
         from agentlattice_cli.output import Output
         from agentlattice_cli.settings import resolve
-        from agentlattice_core import introspection
         from agentlattice_core.actions import Action
         from agentlattice_core.results import ActionOptions
 
         settings = resolve({"agent": agent, "db": db})
-        name = settings.needed("agent", "pass `--agent NAME` or set AL_AGENT")
+        service = served(settings)
         fields = action_fields(
             data,
             metadata,
@@ -122,13 +127,26 @@ def can_i(
             on_behalf_of=on_behalf_of,
         )
         action = Action.build(action_type, ActionOptions(**fields))
-        with looking(settings) as look:
-            check_known(look, name)
-            answer = introspection.can_i(look.policies, look.reader, name, action, look.at)
-            note_unapplied(look, settings)
+        if service is not None:
+            with service:
+                answer = service.can_i_sync(action_type, **fields)
+        else:
+            name = settings.needed("agent", "pass `--agent NAME` or set AL_AGENT")
+            answer = _dry_run(settings, name, action)
         _show_dry_run(Output(json=json), answer)
     if not answer.allowed:
         raise typer.Exit(_UNDECIDED if answer.needs_approval else _DENIED)
+
+
+def _dry_run(settings: Settings, name: str, action: Action) -> CanIResult:
+    from agentlattice_cli.opening import check_known, looking, note_unapplied
+    from agentlattice_core import introspection
+
+    with looking(settings) as look:
+        check_known(look, name)
+        answer = introspection.can_i(look.policies, look.reader, name, action, look.at)
+        note_unapplied(look, settings)
+    return answer
 
 
 def execute(

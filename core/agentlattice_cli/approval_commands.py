@@ -36,13 +36,19 @@ Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Wh
 @app.command("list")
 def list_pending(db: options.Db = None, json: options.Json = False) -> None:
     """List what waits for a person, the nearest deadline first."""
-    from agentlattice_cli.opening import looking
+    from agentlattice_cli.opening import looking, served
     from agentlattice_cli.output import Output
     from agentlattice_cli.settings import resolve
     from agentlattice_core import approvals
 
-    with looking(resolve({"db": db})) as look:
-        found = approvals.pending(look.reader, look.at)
+    settings = resolve({"db": db})
+    service = served(settings)
+    if service is not None:
+        with service:
+            found = service.list_pending_approvals_sync()
+    else:
+        with looking(settings) as look:
+            found = approvals.pending(look.reader, look.at)
     out = Output(json=json)
     if json:
         out.document({"approvals": found})
@@ -135,9 +141,12 @@ def _settings(
 
 
 def _read(settings: Settings, approval_id: str) -> ApprovalRequest:
-    from agentlattice_cli.opening import looking
+    from agentlattice_cli.opening import looking, served
+    from agentlattice_cli.service_calls import calling
     from agentlattice_core import approvals
 
+    if served(settings) is not None:
+        return calling(settings, service=False).approval(approval_id)
     with looking(settings) as look:
         request = approvals.approval_request(look.reader, approval_id)
     if request.waits and request.timeout_at <= look.at:

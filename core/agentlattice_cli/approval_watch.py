@@ -19,8 +19,7 @@ from agentlattice_cli import options
 if TYPE_CHECKING:
     from agentlattice_cli.output import Output
     from agentlattice_core.results import ApprovalRequest
-    from agentlattice_core.stores.base import Row
-    from agentlattice_core.stores.sqlite import SQLiteStore
+    from agentlattice_core.stores.base import Row, Store
 
 __all__ = ["watch"]
 
@@ -46,12 +45,13 @@ def watch(db: options.Db = None, json: options.Json = False) -> None:
             _tell(out, event, at, request)
 
 
-def _events(store: SQLiteStore) -> Iterator[tuple[str, str, ApprovalRequest]]:
+def _events(store: Store) -> Iterator[tuple[str, str, ApprovalRequest]]:
     """What happens, when, and the request as it then stands."""
     from agentlattice_core import approvals
     from agentlattice_core.clock import SystemClock, parse_time, time_of_log
     from agentlattice_core.errors import StoreError
     from agentlattice_core.follower import Follower
+    from agentlattice_core.stores.sqlite import SQLiteStore
 
     clock, follower = SystemClock(), Follower(store)
     happened: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -74,7 +74,7 @@ def _events(store: SQLiteStore) -> Iterator[tuple[str, str, ApprovalRequest]]:
             try:
                 entry = happened.get(timeout=max(0.0, min(left, _LONGEST_NAP)))
             except queue.Empty:
-                if not os.path.exists(store.path):
+                if isinstance(store, SQLiteStore) and not os.path.exists(store.path):
                     raise StoreError(f"`{store.path}` was removed while it was watched") from None
                 with store.read() as reader:
                     at = time_of_log(clock, reader.head.at)

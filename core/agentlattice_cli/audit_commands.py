@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from itertools import chain, islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from agentlattice_cli.program import command_group
 if TYPE_CHECKING:
     from agentlattice_core.audit.checkpoint import Checkpoint
     from agentlattice_core.audit.note import VerifierKey
+    from agentlattice_core.results import AuditResult
 
 __all__ = ["app"]
 
@@ -50,29 +51,45 @@ def list_actions(
     json: options.Json = False,
 ) -> None:
     """List actions, the newest first."""
-    from agentlattice_cli.opening import looking
+    from agentlattice_cli.opening import looking, served
     from agentlattice_cli.output import Output, note
     from agentlattice_cli.settings import resolve
     from agentlattice_core import introspection
+    from agentlattice_core.errors import InvalidRequestError
 
-    events: list[Any] = []
-    with looking(resolve({"db": db})) as look:
+    def pages(read: Callable[[str | None, int], AuditResult]) -> tuple[list[Any], str | None]:
+        events: list[Any] = []
+        after = cursor
         while len(events) < limit:
-            page = introspection.audit_page(
-                look.reader,
-                agent=agent,
-                cursor=cursor,
-                limit=min(_PAGE, limit - len(events)),
-                action_type=action_type,
-                for_operator=True,
-            )
+            page = read(after, min(_PAGE, limit - len(events)))
             events += page.events
-            cursor = page.next_cursor
-            if cursor is None:
+            after = page.next_cursor
+            if after is None:
                 break
+        return events, after
+
+    settings = resolve({"db": db})
+    service = served(settings)
+    if service is not None:
+        if agent is not None:
+            raise InvalidRequestError("a service lists by key: an agent's own actions, or an operator's all")
+        with service:
+            events, following = pages(lambda after, most: service.audit_sync(after, most, action_type))
+    else:
+        with looking(settings) as look:
+            events, following = pages(
+                lambda after, most: introspection.audit_page(
+                    look.reader,
+                    agent=agent,
+                    cursor=after,
+                    limit=most,
+                    action_type=action_type,
+                    for_operator=True,
+                )
+            )
     out = Output(json=json)
     if json:
-        out.document({"events": events, "next_cursor": cursor})
+        out.document({"events": events, "next_cursor": following})
         return
     out.table(
         ["time", "agent", "action", "status", "policy", "reason", "id"],
@@ -90,8 +107,8 @@ def list_actions(
         ],
         "no actions",
     )
-    if cursor is not None:
-        note(f"more: --cursor {cursor}")
+    if following is not None:
+        note(f"more: --cursor {following}")
 
 
 @app.command()
@@ -177,18 +194,26 @@ def _verify_database(
     incremental: bool,
     json: bool,
 ) -> bool:
-    from agentlattice_cli.opening import proving
+    from agentlattice_cli.opening import proving, served
     from agentlattice_cli.output import Output
     from agentlattice_cli.output import note as say
     from agentlattice_cli.settings import resolve
     from agentlattice_core import verification
 
     note = _read_note(checkpoint) if checkpoint is not None else None
-    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
-        result = verification.verify(engine, note, incremental=incremental)
-        # State is only worth comparing with a log that is what was written.
-        differences = list(verification.verify_state(engine)) if state and result.chain_valid else []
-        alarm = engine.notary.alarm
+    settings = resolve({"db": db, "signing_key": signing_key})
+    service = None if state else served(settings)
+    differences: list[verification.StateDifference] = []
+    alarm: str | None = None
+    if service is not None:
+        with service:
+            result = service.verify_sync(note, incremental=incremental)
+    else:
+        with proving(settings) as engine:
+            result = verification.verify(engine, note, incremental=incremental)
+            # State is only worth comparing with a log that is what was written.
+            differences = list(verification.verify_state(engine)) if state and result.chain_valid else []
+            alarm = engine.notary.alarm
     sound = result.chain_valid and not differences
     out = Output(json=json)
     if json:

@@ -19,11 +19,13 @@ from agentlattice_cli import (
     delegation_commands,
     policy_commands,
     registry_commands,
+    service_commands,
     webhook_commands,
 )
 from agentlattice_cli.posture_commands import posture
 from agentlattice_cli.program import Program
 from agentlattice_cli.project_commands import config, init
+from agentlattice_cli.serve_command import serve
 
 __all__ = ["app", "main"]
 
@@ -50,6 +52,12 @@ custody_commands.extend(audit_commands.app)
 app.add_typer(audit_commands.app, name="audit")
 app.command("posture")(posture)
 app.command("config")(config)
+app.command("register")(service_commands.register)
+app.command("export")(service_commands.export)
+app.command("import")(service_commands.import_)
+app.add_typer(service_commands.keys, name="keys")
+app.add_typer(service_commands.members, name="members")
+app.command("serve")(serve)
 
 
 @app.callback(invoke_without_command=True)

@@ -3,6 +3,8 @@
 - A command that only looks opens a database that is there, and creates none. It registers nobody and records nothing.
 - A file that is not a database of this product is refused before anything is written beside it.
 - An agent acts and an operator decides; no command is both.
+- With a service's address (`base_url`) and no `--db`, acting, deciding and looking happen there, with the key in
+  AL_API_KEY. A command that needs the database itself says so, rather than look at another one.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from datetime import datetime
 from pathlib import Path
 
 from agentlattice_cli.output import note
-from agentlattice_cli.settings import Settings
+from agentlattice_cli.settings import Settings, key_of
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.clock import SystemClock, format_time, parse_time, time_of_log
 from agentlattice_core.engine import Engine, open_engine, release
-from agentlattice_core.errors import AgentLatticeError, NotFoundError, StoreError
+from agentlattice_core.errors import AgentLatticeError, InvalidRequestError, NotFoundError, StoreError
 from agentlattice_core.policies import Policies
 from agentlattice_core.policy.reader import did_you_mean
-from agentlattice_core.stores.base import Reader
+from agentlattice_core.stores.base import Reader, Store
+from agentlattice_core.stores.databases import default_signing_key, open_store, organisations
 from agentlattice_core.stores.schema import APPLICATION_ID
-from agentlattice_core.stores.sqlite import SQLiteStore
 
 __all__ = [
     "Look",
@@ -38,11 +40,13 @@ __all__ = [
     "note_unapplied",
     "operator_of",
     "proving",
+    "served",
 ]
 
 _MAGIC = b"SQLite format 3\x00"
 _APPLICATION_ID_AT = 68
 _NAME_AGENT = "pass `--agent NAME` or set AL_AGENT"
+_NAME_KEY = "set AL_API_KEY to the key of an agent or of an operator"
 _NAME_OPERATOR = "deciding takes a person: pass `--as NAME` or set AL_OPERATOR"
 
 
@@ -61,6 +65,28 @@ class Look:
         return format_time(self.now)
 
 
+def served(settings: Settings) -> AgentLattice | None:
+    """A client of the service that is named, for whoever holds the key; None if a database is meant.
+
+    Raises AgentLatticeError with code NOT_CONFIGURED if there is no key.
+    """
+    if not _means_service(settings):
+        return None
+    return AgentLattice(key_of("AL_API_KEY", how=_NAME_KEY), base_url=settings["base_url"].value)
+
+
+def _means_service(settings: Settings) -> bool:
+    return bool(settings["base_url"].value) and settings["db"].source != "flag"
+
+
+def _check_database(settings: Settings) -> None:
+    """Raise InvalidRequestError if a service is meant where only a database will do."""
+    if _means_service(settings):
+        raise InvalidRequestError(
+            "this works on a database and not on a service; name one with `--db`, or unset AL_BASE_URL"
+        )
+
+
 @contextmanager
 def looking(settings: Settings) -> Iterator[Look]:
     """The database, to be read. Raises StoreError if there is none."""
@@ -70,11 +96,12 @@ def looking(settings: Settings) -> Iterator[Look]:
 
 
 @contextmanager
-def following(settings: Settings) -> Iterator[SQLiteStore]:
+def following(settings: Settings) -> Iterator[Store]:
     """The database, to be read again and again. Raises StoreError if there is none."""
-    _check_there(settings.db)
+    _check_database(settings)
+    _check_there(settings)
     # Neither an engine nor a signer: whoever looks leaves no key and no checkpoint behind.
-    store = SQLiteStore(settings.db, new_log_id=_no_new_log)
+    store = open_store(settings.db, settings.organisation)
     try:
         yield store
     finally:
@@ -84,14 +111,18 @@ def following(settings: Settings) -> Iterator[SQLiteStore]:
 @contextmanager
 def proving(settings: Settings) -> Iterator[Engine]:
     """The database with its signer, for what takes checkpoints. Raises StoreError if either is missing."""
-    _check_there(settings.db)
+    _check_database(settings)
+    _check_there(settings)
     key = settings.signing_key
+    if key is None:
+        with following(settings) as store:
+            key = Path(default_signing_key(store))
     if not key.exists():
         raise StoreError(
             f"there is no signing key `{key}`; name it with `--signing-key`, "
             "or verify an export, which takes the public key only"
         )
-    engine = open_engine(settings.db, signing_key=key)
+    engine = open_engine(settings.db, signing_key=key, organisation=settings.organisation)
     try:
         yield engine
     finally:
@@ -116,8 +147,13 @@ def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
     With `new`, the database is made if there is none, the policy files are applied, and an agent that never acted is
     registered, which is noted; else nothing of this, and such an agent raises NotFoundError.
     """
+    service = served(settings)
+    if service is not None:
+        with service:
+            yield service
+        return
     agent = settings.needed("agent", _NAME_AGENT)
-    if not new or _holds_a_log(settings.db):
+    if not new or _holds_a_log(settings):
         with looking(settings) as look:
             if not new:
                 check_known(look, agent)
@@ -129,6 +165,7 @@ def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
         policies=settings.policies if new else None,
         mode=settings["mode"].value,
         signing_key=settings.signing_key,
+        organisation=settings.organisation,
     ) as client:
         yield client
 
@@ -136,17 +173,23 @@ def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
 @contextmanager
 def deciding(settings: Settings, *, new: bool = False) -> Iterator[AgentLattice]:
     """A client for the operator that is named. Only with `new` is a database made where there is none."""
+    service = served(settings)
+    if service is not None:
+        with service:
+            yield service
+        return
     operator = operator_of(settings)
-    if new:
+    if not new:
+        _check_there(settings)
+    elif isinstance(settings.db, Path):
         _check_ours(settings.db)
-    else:
-        _check_there(settings.db)
     with AgentLattice.embedded(
         settings.db,
         operator=operator,
         role=settings["role"].value,
         groups=settings["groups"].value,
         signing_key=settings.signing_key,
+        organisation=settings.organisation,
     ) as client:
         yield client
 
@@ -167,6 +210,8 @@ def installed_server() -> Iterator[None]:
 
 def operator_of(settings: Settings) -> str:
     """The person who decides. Raises AgentLatticeError with code NOT_CONFIGURED if nobody is named, or the agent is."""
+    if _means_service(settings):
+        return "the holder of AL_API_KEY"
     operator: str = settings.needed("operator", _NAME_OPERATOR)
     if operator == settings["agent"].value:
         raise AgentLatticeError(
@@ -192,10 +237,14 @@ def _near(look: Look, agent: str) -> str:
     return did_you_mean(agent, [name for name, _ in look.reader.scan("agent")])
 
 
-def _holds_a_log(path: Path) -> bool:
-    """Whether there is a database of ours with something in it. Raises StoreError for a file that is not ours."""
-    _check_ours(path)
-    return path.is_file() and path.stat().st_size > 0
+def _holds_a_log(settings: Settings) -> bool:
+    """Whether there is a log of this organisation. Raises StoreError for a file that is not ours."""
+    path = settings.db
+    if isinstance(path, Path) and settings.organisation is None:
+        _check_ours(path)
+        return path.is_file() and path.stat().st_size > 0
+    known = organisations(path)
+    return settings.organisation in known if settings.organisation is not None else bool(known)
 
 
 def note_unapplied(look: Look, settings: Settings) -> None:
@@ -213,19 +262,23 @@ def note_unapplied(look: Look, settings: Settings) -> None:
             )
 
 
-def _no_new_log() -> str:
-    raise StoreError("there is no log in this database; name another file with `--db`")
-
-
-def _check_there(path: Path) -> None:
-    if not path.exists():
+def _check_there(settings: Settings) -> None:
+    path = settings.db
+    if isinstance(path, Path):
+        if not path.exists():
+            raise StoreError(
+                f"there is no database `{path}`; name one with `--db`, "
+                "or let `al policy apply` or an agent's first action make it"
+            )
+        if path.is_file() and path.stat().st_size == 0:
+            raise StoreError(f"`{path}` is empty, so there is nothing to read; name another file with `--db`")
+        _check_ours(path)
+    if not _holds_a_log(settings):
         raise StoreError(
-            f"there is no database `{path}`; name one with `--db`, "
-            "or let `al policy apply` or an agent's first action make it"
+            f"there is no organisation `{settings.organisation}` in this database; name another in AL_ORGANISATION"
+            if settings.organisation is not None
+            else "there is no log in this database; name another with `--db`"
         )
-    if path.is_file() and path.stat().st_size == 0:
-        raise StoreError(f"`{path}` is empty, so there is nothing to read; name another file with `--db`")
-    _check_ours(path)
 
 
 def _check_ours(path: Path) -> None:

@@ -11,6 +11,7 @@ __all__ = [
     "Agent",
     "Amount",
     "As",
+    "BaseUrl",
     "Beneficiary",
     "Category",
     "Currency",
@@ -57,6 +58,9 @@ WebhookReach = Annotated[
         help="A network, or `loopback`, that webhooks may reach beside public addresses (AL_WEBHOOK_REACH). "
         "May be repeated.",
     ),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", metavar="URL", help="The service's address (AL_BASE_URL).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Agent = Annotated[str | None, typer.Option("--agent", metavar="NAME", help="The agent that acts (AL_AGENT).")]

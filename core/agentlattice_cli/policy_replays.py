@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,11 +15,8 @@ from agentlattice_cli import options
 
 if TYPE_CHECKING:
     from agentlattice_core.policy.decision import Outcome
-    from agentlattice_core.policy.simulate import FlipKind
 
 __all__ = ["simulate", "suggest"]
-
-_STOPS = ("deny", "not_found")
 
 Since = Annotated[
     str,
@@ -56,38 +52,10 @@ def simulate(
         begin = moment(since, look.now, "--since")
         records = RecordedActions(look.reader, begin, LEAD)
         report = replayed(records, candidate, look.policies.registries(look.reader), since=begin)
-    kinds = sorted(report.flips, key=_worst_first(report.flips))
-    denials = sum(report.flips[kind] for kind in kinds if _newly_denied(kind))
     out = Output(json=json)
     if json:
-        out.document(
-            {
-                "actions": report.total,
-                "unchanged": report.unchanged,
-                "stricter": report.stricter,
-                "new_denials": denials,
-                "left_out": {"erased": records.erased, "refused": records.refused},
-                "flips": [
-                    {
-                        "action_type": kind.action_type,
-                        "was": kind.was,
-                        "now": kind.now,
-                        "policy": kind.policy,
-                        "count": report.flips[kind],
-                        "examples": [
-                            {
-                                "at": flip.recorded.at.isoformat(),
-                                "agent": flip.recorded.agent.name,
-                                "reason": flip.decision.denial_reason,
-                                "message": flip.decision.message,
-                            }
-                            for flip in report.examples[kind]
-                        ],
-                    }
-                    for kind in kinds
-                ],
-            }
-        )
+        left = {"erased": records.erased, "refused": records.refused}
+        out.document({**report.as_json(), "left_out": left})
     else:
         out.table(
             ["action", "was", "would be", "actions", "policy", "for example"],
@@ -100,20 +68,20 @@ def simulate(
                     kind.policy,
                     report.examples[kind][0].decision.message,
                 ]
-                for kind in kinds
+                for kind in report.kinds
             ],
             "every action would be decided as it was",
         )
         note(
-            f"{report.total} actions: {report.unchanged} as before, {denials} newly denied, "
-            f"{report.stricter - denials} newly asked about"
+            f"{report.total} actions: {report.unchanged} as before, {report.new_denials} newly denied, "
+            f"{report.stricter - report.new_denials} newly asked about"
         )
         left_out = records.erased + records.refused
         if left_out:
             note(
                 f"{left_out} more were left out: {records.erased} erased, {records.refused} that were never an action"
             )
-    if fail_on_new_denials and denials:
+    if fail_on_new_denials and report.new_denials:
         raise typer.Exit(1)
 
 
@@ -148,14 +116,6 @@ def suggest(
     note(
         f"wrote {output}; read it, then: al policy lint {output} && al policy simulate {output} --since {since}"
     )
-
-
-def _worst_first(flips: Mapping[FlipKind, int]) -> Callable[[FlipKind], Any]:
-    return lambda kind: (not _newly_denied(kind), not kind.stricter, -flips[kind], kind.action_type, kind.was)
-
-
-def _newly_denied(kind: FlipKind) -> bool:
-    return kind.now in _STOPS and kind.was not in _STOPS
 
 
 def _words(outcome: Outcome) -> Any:

@@ -21,13 +21,19 @@ def posture(
     db: options.Db = None, signing_key: options.SigningKey = None, json: options.Json = False
 ) -> None:
     """Show how well agents are governed, 0 to 100: policy coverage, audit integrity, approval response."""
-    from agentlattice_cli.opening import proving
+    from agentlattice_cli.opening import proving, served
     from agentlattice_cli.output import Output
     from agentlattice_cli.settings import resolve
     from agentlattice_core.posture import posture_of
 
-    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
-        found = posture_of(engine, naming=True)
+    settings = resolve({"db": db, "signing_key": signing_key})
+    service = served(settings)
+    if service is not None:
+        with service:
+            found = service.posture_sync()
+    else:
+        with proving(settings) as engine:
+            found = posture_of(engine, naming=True)
     out = Output(json=json)
     if json:
         out.document(

@@ -78,6 +78,7 @@ def config(
     groups: options.Groups = None,
     policies: options.Policies = None,
     mode: options.Mode = None,
+    base_url: options.BaseUrl = None,
     json: options.Json = False,
 ) -> None:
     """Show every setting that is in force, and where it comes from."""
@@ -94,14 +95,15 @@ def config(
             "groups": groups,
             "policies": policies,
             "mode": mode,
+            "base_url": base_url,
         }
     )
     out = Output(json=json)
     if json:
-        out.document({one.name: {"value": one.value, "source": one.source} for one in settings})
+        out.document({one.name: {"value": one.shown, "source": one.source} for one in settings})
         return
     out.table(
         ["setting", "value", "source"],
-        [[one.name, one.value if one.value else "(not set)", one.source] for one in settings],
+        [[one.name, one.shown if one.shown else "(not set)", one.source] for one in settings],
         "",
     )

@@ -4,12 +4,15 @@
 - The project file is the nearest `agentlattice.toml`, or `pyproject.toml` with a table `[tool.agentlattice]`, in the
   current directory or above it. The user file is `agentlattice/config.toml` in `$XDG_CONFIG_HOME` (`~/.config`).
 - A path in a file is relative to that file; any other is relative to the current directory.
+- A service's keys are no settings: they are read from the environment and nowhere else, because files are kept, copied
+  and committed.
 - A file that cannot be read, or says something that is not a setting, is an error: nothing is skipped.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +21,9 @@ from typing import Any, get_args
 
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
 from agentlattice_core.principals import Role
+from agentlattice_core.stores.databases import is_postgres, sqlite_path
 
-__all__ = ["SETTINGS", "Setting", "Settings", "project_file", "resolve", "user_file"]
+__all__ = ["SETTINGS", "Setting", "Settings", "key_of", "project_file", "resolve", "user_file"]
 
 _MODES = ("enforce", "observe")
 
@@ -31,6 +35,11 @@ class Setting:
     name: str
     value: Any
     source: str
+
+    @property
+    def shown(self) -> Any:
+        """The value without the password of a database."""
+        return _PASSWORD.sub(r"\1***@", self.value) if self.name == "db" else self.value
 
 
 class Settings:
@@ -46,14 +55,24 @@ class Settings:
         return self._found[name]
 
     @property
-    def db(self) -> Path:
-        """The database file."""
-        return Path(self._found["db"].value)
+    def db(self) -> Path | str:
+        """The database: a SQLite file, or the URL of a PostgreSQL database."""
+        value: str = self._found["db"].value
+        return value if is_postgres(value) else Path(sqlite_path(value))
 
     @property
-    def signing_key(self) -> Path:
-        """The file of the key that signs the log."""
-        return Path(self._found["signing_key"].value or f"{self.db}.key")
+    def organisation(self) -> str | None:
+        """The organisation in the database; None for the first or only one."""
+        found: str | None = self._found["organisation"].value
+        return found
+
+    @property
+    def signing_key(self) -> Path | None:
+        """The file of the key that signs the log; None where only the database says which that is by default."""
+        named = self._found["signing_key"].value
+        if named or (self.organisation is None and isinstance(self.db, Path)):
+            return Path(named or f"{self.db}.key")
+        return None
 
     @property
     def webhook_key(self) -> Path:
@@ -88,6 +107,7 @@ class _Kind:
 
 SETTINGS: Mapping[str, _Kind] = {
     "db": _Kind("AL_DB", "governance.db", paths=True),
+    "organisation": _Kind("AL_ORGANISATION", default_source="the first or only one"),
     "signing_key": _Kind("AL_SIGNING_KEY", default_source="beside the database", paths=True),
     "agent": _Kind("AL_AGENT"),
     "operator": _Kind("AL_OPERATOR"),
@@ -95,10 +115,13 @@ SETTINGS: Mapping[str, _Kind] = {
     "groups": _Kind("AL_GROUPS", (), split=",", is_list=True),
     "policies": _Kind("AL_POLICIES", (), split=os.pathsep, paths=True, is_list=True),
     "mode": _Kind("AL_MODE", "enforce", choices=_MODES),
+    "base_url": _Kind("AL_BASE_URL"),
     "webhook_key": _Kind("AL_WEBHOOK_KEY", default_source="beside the database", paths=True),
     "webhook_reach": _Kind("AL_WEBHOOK_REACH", (), split=",", is_list=True),
 }
 """Every setting there is, by its name in a file."""
+
+_PASSWORD = re.compile(r"(^\w+://[^/@]*:)[^/]*@")
 
 _Place = tuple[str, Callable[[str], Any], Path]
 """Where to look: what to call it, how to read a setting from it, and what paths in it are relative to."""
@@ -146,8 +169,12 @@ def _checked(name: str, kind: _Kind, value: Any, source: str, base: Path) -> Any
             f"setting `{name}` ({source}) is `{value}`, and must be one of {', '.join(kind.choices)}"
         )
     if kind.paths:
-        items = [str(base / Path(item).expanduser()) for item in items]
+        items = [item if _is_url(item) else str(base / Path(item).expanduser()) for item in items]
     return [str(item) for item in items] if kind.is_list else str(items[0])
+
+
+def _is_url(item: str | os.PathLike[str]) -> bool:
+    return "://" in os.fspath(item)
 
 
 def _from_environment(name: str, kind: _Kind) -> Any:
@@ -155,6 +182,14 @@ def _from_environment(name: str, kind: _Kind) -> Any:
     if kind.split is None or not text:
         return text
     return [part.strip() for part in text.split(kind.split) if part.strip()]
+
+
+def key_of(*variables: str, how: str) -> str:
+    """The key in the first of these variables that is set. Raises AgentLatticeError with code NOT_CONFIGURED."""
+    for variable in variables:
+        if key := os.environ.get(variable, "").strip():
+            return key
+    raise AgentLatticeError("NOT_CONFIGURED", f"no key is set; {how}")
 
 
 def project_file() -> tuple[Path, str] | None:

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from agentlattice_core import deadlines, quorum, reevaluation
+from agentlattice_core import deadlines, keys, quorum, reevaluation
 from agentlattice_core.actions import Action, check_json
 from agentlattice_core.agents import agent_facts
 from agentlattice_core.batch import Batch
@@ -39,6 +39,7 @@ from agentlattice_core.errors import (
 from agentlattice_core.policies import Policies
 from agentlattice_core.policy.decision import ApprovalTerms, Charge, Decision, Facts
 from agentlattice_core.policy.explain import hide
+from agentlattice_core.principals import AgentFacts
 from agentlattice_core.results import ActionResult, ConditionResult, ReportOutcome, ReportResult, RuleResult
 from agentlattice_core.stores.base import Document, Row
 from agentlattice_core.stores.projections import action_key, event_key
@@ -46,10 +47,12 @@ from agentlattice_core.stores.projections import action_key, event_key
 __all__ = [
     "Caller",
     "abandon",
+    "acting",
     "checked_context",
     "checked_text",
     "claim",
     "execute",
+    "index_of",
     "original_result",
     "record_claim_outcome",
     "refuse",
@@ -76,12 +79,22 @@ class _Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The agent on whose behalf commands run. `context` holds the framework's ids, never secrets."""
+    """The agent on whose behalf commands run. `context` holds the framework's ids, never secrets.
+
+    `key` is the SHA-256 of the key by which it was established, if it was by one.
+    """
 
     agent: str
     mode: str = "enforce"
     established: str = "asserted"
     context: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+
+
+def acting(batch: Batch, caller: Caller) -> AgentFacts:
+    """Who the caller is. Raises InvalidKeyError if the key that says so is no longer in force, NotFoundError."""
+    keys.check(batch, caller.key)
+    return agent_facts(batch, caller.agent)
 
 
 def checked_context(context: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -107,7 +120,7 @@ def execute(
     """Decide on an action and record it. `nonce`, 20 hexadecimal digits, ends the id of its entry. Raises
     EventIdConflictError.
     """
-    agent = agent_facts(batch, caller.agent)
+    agent = acting(batch, caller)
     if action.event_id is not None:
         known = batch.get("event", event_key(agent.id, action.event_id))
         if known is not None:
@@ -140,7 +153,7 @@ def _decide(policies: Policies, batch: Batch, facts: Facts) -> Decision:
 
 def refuse(batch: Batch, caller: Caller, action_type: str, reason: str, message: str) -> ActionResult:
     """Record an attempt that could not even become an action, as denied."""
-    agent = agent_facts(batch, caller.agent)
+    agent = acting(batch, caller)
     condition = ConditionResult("arguments", "matches", "arguments that can be recorded", False, reason)
     decision = Decision("deny", denial_reason="CONDITIONS_DENIED", conditions=(condition,), message=message)
     return _record(batch, caller, agent.id, Action.build(action_type), decision)
@@ -309,20 +322,26 @@ def _stored(batch: Batch, agent_id: str, index: int) -> tuple[Row, Document]:
     return row, document
 
 
+def index_of(audit_event_id: str) -> int | None:
+    """The index that the id of an action's entry names; None if it is no such id."""
+    try:
+        index = int(audit_event_id[4:16], 16) if audit_event_id.startswith("evt_") else -1
+    except ValueError:
+        return None
+    return index if index >= 0 else None
+
+
 def stored_action(batch: Batch, caller: Caller, audit_event_id: str) -> tuple[int, str, Document]:
     """The index, agent id and state of one of the caller's own actions.
 
     Raises NotFoundError, or NotYourEventError for another agent's.
     """
-    try:
-        index = int(audit_event_id[4:16], 16) if audit_event_id.startswith("evt_") else -1
-    except ValueError:
-        index = -1
-    row = batch.row(index) if index >= 0 else None
+    index = index_of(audit_event_id)
+    row = batch.row(index) if index is not None else None
     entry = orjson.loads(row[1]) if row is not None else {}
-    if entry.get("id") != audit_event_id:
+    if index is None or entry.get("id") != audit_event_id:
         raise NotFoundError(f"there is no action `{audit_event_id}`")
-    agent_id = agent_facts(batch, caller.agent).id
+    agent_id = acting(batch, caller).id
     if entry["who"]["agent_id"] != agent_id:
         raise NotYourEventError(audit_event_id)
     document = batch.get("action", action_key(agent_id, index))
@@ -379,7 +398,7 @@ def claim(policies: Policies, batch: Batch, caller: Caller, audit_event_id: str)
     used = _usage(batch)
     facts = Facts(
         action,
-        agent_facts(batch, caller.agent),
+        acting(batch, caller),
         batch.now,
         lambda key: used(key) - held.get(key, _ZERO),
         policies.registries(batch),

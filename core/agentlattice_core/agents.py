@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable
 from typing import Any, Protocol, get_args
 
+import orjson
+
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import parse_time
 from agentlattice_core.errors import ForbiddenError, InvalidRequestError, NotFoundError
@@ -105,12 +107,16 @@ def register(
     grants: Iterable[str] | None,
     owner: str | None,
     by: dict[str, Any],
+    description: str | None = None,
 ) -> str:
     """Register an agent, or change what is said of it; what is None stays as it is. Returns its id.
 
-    Raises ForbiddenError for saying something of a child, which holds what its parent passed on.
+    `description` is kept with the entry of a first registration. Raises ForbiddenError for saying something of a child,
+    which holds what its parent passed on, and for an agent that would be called like a registered operator.
     """
     known = batch.get("agent", check_name(name, "agent"))
+    if known is None and batch.get("operator", name) is not None:
+        raise ForbiddenError(f"`{name}` is a registered operator, and no agent is a person who decides")
     if known is not None and "parent" in known:
         if tags is not None or grants is not None or owner is not None:
             raise ForbiddenError(
@@ -129,6 +135,9 @@ def register(
         data = {"agent": name, "agent_id": after["id"], "tags": after["tags"], "grants": after["grants"]}
         if after["owner"] is not None:
             data["owner"] = after["owner"]
-        batch.record("agent", by, {"event": "registered" if known is None else "changed", **data})
+        said = orjson.dumps({"description": description}) if description and known is None else None
+        batch.record(
+            "agent", by, {"event": "registered" if known is None else "changed", **data}, payload=said
+        )
     agent_id: str = after["id"]
     return agent_id

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -19,10 +19,13 @@ from agentlattice_core import admission
 from agentlattice_core.actions import Action
 from agentlattice_core.admission import Caller
 from agentlattice_core.batch import Batch
+from agentlattice_core.errors import AuditError
 from agentlattice_core.policies import Policies
 from agentlattice_core.results import ActionResult
+from agentlattice_core.stores.base import StateKey, Transaction
+from agentlattice_core.stores.projections import action_key, event_key
 
-__all__ = ["Commands", "Execution", "Outcome", "answers", "perhaps_run", "recorded"]
+__all__ = ["Commands", "Execution", "Outcome", "answers", "foresee", "perhaps_run", "recorded"]
 
 
 class Execution:
@@ -47,6 +50,21 @@ class Execution:
         """The answer, if another process has recorded the action."""
         return None if self._since is None else admission.result_of(batch, self._nonce, self._since)
 
+    @property
+    def names(self) -> list[StateKey]:
+        """What says who acts."""
+        caller = self._caller
+        return [("agent", caller.agent), *([("key", caller.key)] if caller.key is not None else [])]
+
+    @property
+    def agent(self) -> str:
+        return self._caller.agent
+
+    def reads(self, agent_id: str) -> tuple[list[StateKey], list[int]]:
+        """What of its own it will ask for."""
+        event_id = self._action.event_id
+        return ([] if event_id is None else [("event", event_key(agent_id, event_id))]), []
+
     def perhaps_run(self, size: int) -> None:
         """Say that another process may have run it, and recorded it after the first `size` entries."""
         if self._since is None:
@@ -54,7 +72,7 @@ class Execution:
 
     def data(self) -> list[Any]:
         caller, action = self._caller, self._action
-        who = [caller.agent, caller.mode, caller.established, dict(caller.context)]
+        who = [caller.agent, caller.mode, caller.established, dict(caller.context), caller.key]
         return [who, orjson.Fragment(action.content), action.event_id, sorted(action.trusted), self._nonce]
 
     @classmethod
@@ -81,12 +99,27 @@ class Outcome:
         admission.record_claim_outcome(batch, self._caller, *self._data)
         return True
 
+    @property
+    def names(self) -> list[StateKey]:
+        """What says who acts."""
+        caller = self._caller
+        return [("agent", caller.agent), *([("key", caller.key)] if caller.key is not None else [])]
+
+    @property
+    def agent(self) -> str:
+        return self._caller.agent
+
+    def reads(self, agent_id: str) -> tuple[list[StateKey], list[int]]:
+        """What of its own it will ask for."""
+        index = admission.index_of(self._data[0])
+        return ([], []) if index is None else ([("action", action_key(agent_id, index))], [index])
+
     def perhaps_run(self, size: int) -> None:
         """Only the first word on a claim counts, so there is nothing to look for."""
 
     def data(self) -> list[Any]:
         caller = self._caller
-        return [[caller.agent, caller.mode, caller.established], *self._data]
+        return [[caller.agent, caller.mode, caller.established, {}, caller.key], *self._data]
 
     @classmethod
     def of(cls, policies: Policies, data: list[Any]) -> Outcome:
@@ -149,6 +182,23 @@ def perhaps_run(commands: Sequence[Callable[[Batch], Any]], size: int) -> None:
     for command in commands:
         if isinstance(command, Execution | Outcome):
             command.perhaps_run(size)
+
+
+def foresee(commands: Iterable[Callable[[Batch], Any]], transaction: Transaction) -> None:
+    """Have the store read in two questions what `commands` would ask for one by one."""
+    known = [command for command in commands if isinstance(command, Execution | Outcome)]
+    transaction.prefetch([name for command in known for name in command.names])
+    names: list[StateKey] = []
+    rows: list[int] = []
+    for command in known:
+        try:
+            agent = transaction.get("agent", command.agent)
+            some_names, some_rows = command.reads(agent["id"]) if agent is not None else ([], [])
+        except (AuditError, LookupError, TypeError):
+            continue  # the command finds out, and nobody else
+        names += some_names
+        rows += some_rows
+    transaction.prefetch(names, rows)
 
 
 def recorded(command: Callable[[Batch], Any]) -> Callable[[Batch], Any] | None:

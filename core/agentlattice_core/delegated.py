@@ -1,6 +1,6 @@
 """The client of a child.
 
-- It is a client like its parent's, on its parent's log, and acts under its own name.
+- It is a client like its parent's, on its parent's log or at its parent's service, and acts under its own name.
 - It is no way to other identities: it makes no clients, and does not close the log.
 """
 
@@ -34,9 +34,17 @@ class DelegatedAgent(AgentLattice):
     clamped: bool
 
     @classmethod
-    def _of(cls, parent: Session, delegate: Delegate, granted: Granted) -> DelegatedAgent:
-        child = cls._over(parent._engine, parent._mode, int(parent._gate_patience * 1000))
-        child._caller = Caller(granted.agent, parent._mode, "delegated")
+    def _of(
+        cls, parent: Session, delegate: Delegate, granted: Granted, key: str | None = None
+    ) -> DelegatedAgent:
+        patience = int(parent._gate_patience * 1000)
+        service = parent._remote
+        if service is None:
+            child = cls._over(parent._engine, parent._mode, patience)
+            child._caller = Caller(granted.agent, parent._mode, "delegated")
+        else:
+            assert key is not None
+            child = cls._speaking(service.child(key, granted.id, granted.agent), parent._mode, patience)
         child.name, child.run = delegate.name, delegate.run
         child.delegation_id, child.capabilities = granted.id, granted.capabilities
         child.expires_at, child.clamped = granted.expires_at, granted.clamped

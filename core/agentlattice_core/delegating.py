@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agentlattice_core import delegation
 from agentlattice_core.admission import Caller
@@ -25,7 +25,6 @@ from agentlattice_core.agents import check_name
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.delegation import Asked, Granted
-from agentlattice_core.engine import Engine
 from agentlattice_core.errors import (
     AgentLatticeError,
     ForbiddenError,
@@ -35,10 +34,14 @@ from agentlattice_core.errors import (
 )
 from agentlattice_core.pauses import is_pause
 from agentlattice_core.principals import Operator
+from agentlattice_core.remote import requests
 from agentlattice_core.results import DelegationsResult, RevokeResult
 from agentlattice_core.session import Session
+from agentlattice_core.stores.base import Reader
+from agentlattice_core.work import Command, Reading, Recording, Work
 
 if TYPE_CHECKING:
+    from agentlattice_core.client import AgentLattice
     from agentlattice_core.delegated import DelegatedAgent
 
 __all__ = ["Delegate", "Delegating", "Parallel"]
@@ -53,7 +56,12 @@ class Delegate:
         self._client = client
         self._asked = asked
         self._child: DelegatedAgent | None = None
-        self._ending: _Ending | None = None
+        self._ending: Recording[None] | None = None
+
+    @property
+    def parent(self) -> AgentLattice:
+        """The client whose agent delegates."""
+        return cast("AgentLattice", self._client)
 
     @property
     def name(self) -> str:
@@ -77,7 +85,7 @@ class Delegate:
     def __enter__(self) -> DelegatedAgent:
         beginning = self._begin()
         try:
-            return self._entered(beginning, beginning.engine.run(beginning.command, beginning.give_back))
+            return self._entered(beginning, beginning.work().run())
         except BaseException:
             self._never_entered(beginning)
             raise
@@ -85,8 +93,7 @@ class Delegate:
     async def __aenter__(self) -> DelegatedAgent:
         beginning = self._begin()
         try:
-            granted = await beginning.engine.run_async(beginning.command, beginning.give_back)
-            return self._entered(beginning, granted)
+            return self._entered(beginning, await beginning.work().run_async())
         except BaseException:
             self._never_entered(beginning)
             raise
@@ -94,15 +101,16 @@ class Delegate:
     def _begin(self) -> _Beginning:
         if self._child is not None:
             raise IllegalTransitionError(f"the block of `{self.name}` is entered already; delegate once more")
-        return _Beginning(self._client._engine, self._client._acting(), self._asked)
+        return _Beginning(self._client, self._asked)
 
-    def _entered(self, beginning: _Beginning, granted: Granted) -> DelegatedAgent:
-        self._ending = beginning.ending(granted)
+    def _entered(self, beginning: _Beginning, begun: _Begun) -> DelegatedAgent:
+        granted = begun.granted
+        self._ending = beginning.ending(begun)
         from agentlattice_core.delegated import (
             DelegatedAgent,  # a client itself, and so not there before this module
         )
 
-        child = DelegatedAgent._of(self._client, self, granted)
+        child = DelegatedAgent._of(self._client, self, granted, begun.key)
         self._child = child
         if granted.clamped:
             _log.info("`%s` ends with its parent at %s, sooner than asked for", self.name, granted.expires_at)
@@ -118,7 +126,7 @@ class Delegate:
         try:
             ending = self._leave(error)
             if ending is not None:
-                ending.engine.run(ending.command)
+                ending.run()
                 self._ending = None
         except BaseException as failure:
             self._leave_behind(failure, error)
@@ -129,12 +137,12 @@ class Delegate:
         try:
             ending = self._leave(error)
             if ending is not None:
-                await ending.engine.run_async(ending.command)
+                await ending.run_async()
                 self._ending = None
         except BaseException as failure:
             self._leave_behind(failure, error)
 
-    def _leave(self, error: BaseException | None) -> _Ending | None:
+    def _leave(self, error: BaseException | None) -> Recording[None] | None:
         """How the child ends, or None if there is none or it is only suspended."""
         if is_pause(error):
             self._ending = None
@@ -157,7 +165,7 @@ class Delegate:
         ending, self._ending = self._ending, None
         if ending is not None:
             try:
-                ending.engine.post(ending.command)
+                ending.post()
             except AgentLatticeError as refused:
                 _log.warning(
                     "the end of a delegation cannot be recorded; it ends with its time to live: %s", refused
@@ -165,11 +173,11 @@ class Delegate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ending:
-    """What ends a child that was entered."""
+class _Begun:
+    """A child that is in force, and the key it acts with at a service."""
 
-    engine: Engine
-    command: Callable[[Batch], None]
+    granted: Granted
+    key: str | None = None
 
 
 class _Beginning:
@@ -177,19 +185,36 @@ class _Beginning:
     before, or right after, it was recorded.
     """
 
-    def __init__(self, engine: Engine, caller: Caller, asked: Asked) -> None:
-        self.engine = engine
-        self._caller = caller
+    def __init__(self, client: Delegating, asked: Asked) -> None:
+        self._client = client
         self._asked = asked
-        self._granted: list[Granted] = []
+        self._begun: list[_Begun] = []
 
-    def command(self, batch: Batch) -> Granted:
-        granted = delegation.grant(batch, self._caller, self._asked)
-        self._granted.append(granted)
-        return granted
+    def work(self) -> Work[_Begun]:
+        """What begins it."""
+        asked, service = self._asked, self._client._remote
+        if service is not None:
+            return service.work(
+                requests.delegate(asked, lambda granted, key: self._noted(_Begun(granted, key))),
+                abandoned=self.give_back,
+            )
+        caller = self._client._acting()
+        return Command(
+            self._client._engine,
+            lambda batch: self._noted(_Begun(delegation.grant(batch, caller, asked))),
+            self.give_back,
+        )
 
-    def ending(self, granted: Granted) -> _Ending:
-        caller = self._caller
+    def _noted(self, begun: _Begun) -> _Begun:
+        self._begun.append(begun)
+        return begun
+
+    def ending(self, begun: _Begun) -> Recording[None]:
+        """What ends it."""
+        granted, service = begun.granted, self._client._remote
+        if service is not None:
+            return service.work(requests.end_delegation(granted.id))
+        caller = self._client._acting()
 
         def command(batch: Batch) -> None:
             try:
@@ -197,14 +222,16 @@ class _Beginning:
             except NotFoundError:
                 pass  # its beginning was not recorded either
 
-        return _Ending(self.engine, command)
+        return Command(self._client._engine, command)
 
-    def give_back(self, granted: Granted) -> None:
-        self.engine.post(self.ending(granted).command)
+    def give_back(self, begun: _Begun) -> None:
+        """End it, whenever that can be recorded."""
+        self.ending(begun).post()
 
     def give_all_back(self) -> None:
-        for granted in self._granted:
-            self.give_back(granted)
+        """End what began."""
+        for begun in self._begun:
+            self.give_back(begun)
 
 
 class Parallel:
@@ -213,13 +240,11 @@ class Parallel:
     def __init__(self, delegates: Sequence[Delegate]) -> None:
         if len({id(one) for one in delegates}) < len(delegates):
             raise InvalidRequestError("one delegation was passed twice; delegate once for each child")
-        named = [
-            (id(one._client._engine), one._client.agent, one.name, one.run) for one in delegates if one.run
-        ]
+        named = [(one._client._identity, one.name, one.run) for one in delegates if one.run]
         for found in named:
             if named.count(found) > 1:
                 raise InvalidRequestError(
-                    f"`{found[2]}` of run `{found[3]}` would be one child twice; give each a name of its own"
+                    f"`{found[1]}` of run `{found[2]}` would be one child twice; give each a name of its own"
                 )
         self._delegates = tuple(delegates)
 
@@ -300,7 +325,8 @@ class Delegating(Session):
 
         Raises InvalidRequestError here; ForbiddenError, IllegalTransitionError and NotRecordedError when entered.
         """
-        self._acting()
+        if self._remote is None:
+            self._acting()
         return Delegate(self, Asked.of(name, capabilities, ttl, run, grants))
 
     def delegate_sync(
@@ -334,31 +360,44 @@ class Delegating(Session):
 
         An operator is shown everybody's. Raises InvalidRequestError.
         """
-        return await asyncio.to_thread(self.delegations_sync, role, active_only)
+        return await self._delegations(role, active_only).run_async()
 
     def delegations_sync(self, role: str | None = None, active_only: bool = True) -> DelegationsResult:
         """As `delegations`."""
+        return self._delegations(role, active_only).run()
+
+    def _delegations(self, role: str | None, active_only: bool) -> Work[DelegationsResult]:
+        service = self._remote
+        if service is not None:
+            return service.work(requests.delegations(role, active_only))
         agent = None if self._operator is not None else self._acting().agent
         if agent is None and role is not None:
             raise InvalidRequestError("an operator has no role in a delegation; leave `role` out")
-        with self._engine.read() as reader:
-            now = time_of_log(self._engine.clock, reader.head.at)
+        clock = self._engine.clock
+
+        def look(reader: Reader) -> DelegationsResult:
+            now = time_of_log(clock, reader.head.at)
             return DelegationsResult(
                 delegation.delegations(reader, agent, role, active_only=active_only, at=now)
             )
+
+        return Reading(self._engine, look)
 
     async def revoke(self, delegation_id: str) -> RevokeResult:
         """End a delegation and every one below it. For agents above the child, and for operators.
 
         Raises NotFoundError, ForbiddenError, and IllegalTransitionError for one that has ended.
         """
-        return await self._engine.run_async(self._revoking(delegation_id))
+        return await self._revoking(delegation_id).run_async()
 
     def revoke_sync(self, delegation_id: str) -> RevokeResult:
         """As `revoke`."""
-        return self._engine.run(self._revoking(delegation_id))
+        return self._revoking(delegation_id).run()
 
-    def _revoking(self, delegation_id: str) -> Callable[[Batch], RevokeResult]:
+    def _revoking(self, delegation_id: str) -> Work[RevokeResult]:
+        service = self._remote
+        if service is not None:
+            return service.work(requests.revoke(delegation_id))
         by: Caller | Operator | None = self._operator or self._caller
         if by is None:
             raise ForbiddenError("this client acts for nobody; open it with `agent=` or `operator=`")
@@ -368,4 +407,4 @@ class Delegating(Session):
             delegation.revoke(batch, actor, delegation_id)
             return RevokeResult(True, delegation_id)
 
-        return command
+        return Command(self._engine, command)

@@ -37,7 +37,8 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
-from agentlattice_core.admission import Caller
+from agentlattice_core import keys
+from agentlattice_core.admission import Caller, acting
 from agentlattice_core.agents import LONGEST_CHAIN, agent_facts, check_name, check_names
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import format_time
@@ -135,7 +136,7 @@ def grant(batch: Batch, caller: Caller, asked: Asked) -> Granted:
     Raises ForbiddenError for capabilities that the parent does not hold or a parent that may delegate nothing more,
     IllegalTransitionError for a run whose child was revoked or holds other capabilities, NotFoundError.
     """
-    parent = agent_facts(batch, caller.agent)
+    parent = acting(batch, caller)
     last = _weakest(batch, parent)
     _check_holds(parent, asked)
     agent_id = _identity(parent.id, asked)
@@ -239,6 +240,7 @@ def _refuse(parent: AgentFacts, exceeding: list[str], held: list[str]) -> None:
 
 def close(batch: Batch, caller: Caller, delegation_id: str) -> None:
     """The parent is done with its child. What has ended stays as it ended. Raises NotFoundError, ForbiddenError."""
+    keys.check(batch, caller.key)
     document = _known(batch, delegation_id)
     if document["parent"] != caller.agent:
         raise ForbiddenError(f"delegation `{delegation_id}` is not one of `{caller.agent}`")
@@ -250,6 +252,7 @@ def revoke(batch: Batch, by: Caller | Operator, delegation_id: str) -> None:
     """End a delegation and all below it. Raises NotFoundError, ForbiddenError for who is neither above the child nor an
     operator, IllegalTransitionError for one that has ended.
     """
+    keys.check(batch, by.key)
     document = _known(batch, delegation_id)
     if isinstance(by, Operator):
         if by.role == "viewer":

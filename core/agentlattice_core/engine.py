@@ -1,7 +1,7 @@
 """One log, opened: the store, its sequencer, the policy in force, and the threads that wake whoever waits.
 
-- Clients of one process that name the same file share one engine, so that they share commits and wake each other at
-  once; the last one to close it closes the file.
+- Clients of one process that name the same organisation of the same database share one engine, so that they share
+  commits and wake each other at once; the last one to close it closes the store.
 - Commands are functions over a `Batch`; `run` and `run_async` carry them through the sequencer.
 - The log is signed about once a second while there is traffic, and on close.
 - What was posted (outcomes) rides with the next batch and is flushed after a moment if none comes, and on close.
@@ -28,9 +28,16 @@ from agentlattice_core.policies import Policies
 from agentlattice_core.scheduler import SOON, Scheduler
 from agentlattice_core.sequencer import Command, Sequencer
 from agentlattice_core.stores.base import Reader, Store
-from agentlattice_core.stores.sqlite import SQLiteStore
+from agentlattice_core.stores.databases import (
+    Storage,
+    default_signing_key,
+    name_of,
+    name_opened,
+    open_store,
+    organisations,
+)
 
-__all__ = ["Engine", "open_engine", "release", "share"]
+__all__ = ["Engine", "open_engine", "organisations", "release", "share"]
 
 T = TypeVar("T")
 
@@ -66,7 +73,7 @@ class Engine:
         self.follower.ring()
         if self.store.is_untidy:
             self.keeper.later("tidying", 0.0, self.store.tidy)
-        self.keeper.later("checkpoint", _SIGNING_INTERVAL, self.notary.sign)
+        self.keeper.later("checkpoint", _SIGNING_INTERVAL, self._sign)
         self.keeper.later("deadlines", SOON, self._scheduler.look)
 
     def measure(self, meter: Meter | None) -> None:
@@ -77,6 +84,10 @@ class Engine:
     def waiting(self) -> int:
         """How many commands wait to be recorded."""
         return self._sequencer.waiting
+
+    def _sign(self) -> None:
+        if not self.notary.sign_unless_another_does():
+            self.keeper.later("checkpoint", _SIGNING_INTERVAL, self._sign)
 
     def _run_due(self, command: Command[int]) -> int:
         return self._sequencer.run(command) if self.notary.alarm is None and not self._closed else 0
@@ -125,13 +136,14 @@ class Engine:
         """Record what is outstanding and close the store."""
         if self._closed:
             return
+        # First the keeper: what is flushed here asks for background work, and at exit no thread can begin.
+        self._scheduler.stop()
+        self.keeper.close()
         try:
             self._sequencer.flush()
             self.notary.sign()
         finally:
             self._closed = True
-            self._scheduler.stop()
-            self.keeper.close()
             self.follower.close()
             self._sequencer.close()
             self.store.close()
@@ -163,25 +175,36 @@ _engines_lock = threading.Lock()
 
 
 def open_engine(
-    path: str | os.PathLike[str],
+    database: Storage,
     clock: Clock | None = None,
     signing_key: str | os.PathLike[str] | None = None,
+    *,
+    organisation: str | None = None,
 ) -> Engine:
-    """The engine of the SQLite file at `path`, shared within the process. Give it back with `release`.
+    """The engine of an organisation's log, shared within the process. Give it back with `release`.
 
-    `signing_key` is the file of the signer's key, by default `<path>.key`.
+    `database` is the path of a SQLite file, `sqlite:///path` or `postgresql://...`. `organisation` is the id of a log
+    in it, made if it is not there; by default the first or only one. `signing_key` is the file of the signer's key, by
+    default `<path>.key`, and on PostgreSQL `<organisation>.key` in the working directory.
+
+    Raises StoreError if the database cannot be used, InvalidRequestError for a name that cannot be one.
     """
-    name = (os.path.realpath(path), id(clock) if clock is not None else 0)
+    told = id(clock) if clock is not None else 0
     with _engines_lock:
-        engine = _engines.get(name)
+        engine = _engines.get((name_of(database, organisation), told))
         if engine is None:
-            store = SQLiteStore(path, new_log_id=lambda: f"org_{os.urandom(10).hex()}")
-            try:
-                engine = Engine(store, clock or SystemClock(), signing_key or f"{os.fspath(path)}.key")
-            except BaseException:
+            store = open_store(database, organisation)
+            name = (name_opened(database, store), told)
+            engine = _engines.get(name)
+            if engine is not None:
                 store.close()
-                raise
-            _engines[name] = engine
+            else:
+                try:
+                    engine = Engine(store, clock or SystemClock(), signing_key or default_signing_key(store))
+                except BaseException:
+                    store.close()
+                    raise
+                _engines[name] = engine
         engine.users += 1
         return engine
 

@@ -7,6 +7,7 @@
     ├── InvalidRequestError          INVALID_REQUEST     what the caller sent cannot be an action, an outcome, ...
     ├── EventIdConflictError         EVENT_ID_CONFLICT   one event id, two different contents
     ├── NotFoundError                NOT_FOUND           no such action, approval, policy, ...
+    ├── InvalidKeyError              INVALID_API_KEY     a key that is not known, has ended, or was revoked
     ├── ForbiddenError               FORBIDDEN           this identity may not do that
     │   └── NotYourEventError        NOT_YOUR_EVENT      an outcome for another agent's action
     ├── IllegalTransitionError       ILLEGAL_TRANSITION  e.g. deciding an approval that is already decided
@@ -39,6 +40,7 @@ __all__ = [
     "EventIdConflictError",
     "ForbiddenError",
     "IllegalTransitionError",
+    "InvalidKeyError",
     "InvalidRequestError",
     "NotFoundError",
     "NotRecordedError",
@@ -56,6 +58,8 @@ class AgentLatticeError(Exception):
     """
 
     def __init__(self, code: str, message: str, details: Any = None) -> None:
+        # What it quotes may hold half a surrogate pair, which no log, terminal or socket could take.
+        message = message.encode("utf-8", "backslashreplace").decode()
         super().__init__(message)
         self.code = code
         self.message = message
@@ -154,6 +158,16 @@ class NotFoundError(AgentLatticeError):
 
     def __init__(self, message: str, details: Any = None) -> None:
         super().__init__("NOT_FOUND", message, details)
+
+
+class InvalidKeyError(AgentLatticeError):
+    """The key that was shown says nothing about who shows it. Which of the reasons it is, is not said."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "INVALID_API_KEY",
+            "this key is not known, has ended, or was revoked; ask an administrator for another",
+        )
 
 
 class ForbiddenError(AgentLatticeError):

@@ -2,7 +2,8 @@
 
 - Watchers hear of every entry after the one they began at, in order, once it is durable, whoever wrote it.
 - In this process a commit rings the bell at once. Another process's commit is noticed by asking the database whether
-  it changed: every 5 ms while things happen, backing off to 50 ms, and never when nobody watches.
+  it changed, as often as it says (SQLite: every 5 ms while things happen, backing off to 50 ms), and never when nobody
+  watches. A store that hears from others what somebody may wait for rings the bell, too.
 - Watchers run on the follower's thread: they must return soon. One that raises is logged and does not stop the others.
 """
 
@@ -20,8 +21,6 @@ from agentlattice_core.stores.base import Row, Store
 __all__ = ["Follower", "Watcher"]
 
 _log = logging.getLogger("agentlattice")
-
-_FASTEST, _SLOWEST = 0.005, 0.05
 
 Watcher = Callable[[dict[str, Any], Row], None]
 """Called with a parsed entry and its stored row."""
@@ -52,6 +51,7 @@ class Follower:
                 thread = threading.Thread(target=self._follow, name="agentlattice-follower", daemon=True)
                 thread.start()
                 self._thread = thread
+                self._store.listen(self._bell.set)
             if not self._watchers:
                 self._cursor = watching[0]
             self._watchers.append(watching)
@@ -79,19 +79,20 @@ class Follower:
             self._thread.join()
 
     def _follow(self) -> None:
-        interval, behind = _FASTEST, False
+        fastest, slowest = self._store.poll
+        interval, behind = fastest, False
         while not self._closed:
             rung = self._bell.wait(interval if self._watchers else None)
             self._bell.clear()
             try:
                 if rung or behind or self._store.changed():
-                    interval, behind = _FASTEST, True
+                    interval, behind = fastest, True
                     self._deliver()
                     behind = False
                 else:
-                    interval = min(interval * 1.2, _SLOWEST)
+                    interval = min(interval * 1.2, slowest)
             except Exception as error:
-                interval = _SLOWEST
+                interval = slowest
                 if self._watchers:
                     _log.warning("the log could not be followed: %s", error)
 

@@ -7,6 +7,8 @@
   verified, but nothing more is recorded in it, because limits and approvals that were used would be free again.
 - Only what is durable is signed, so a power cut never looks like tampering.
 - The key may be rotated: the log records the statement by which the old key names the new one before that one signs.
+- Of many processes one signs at a time; whoever finds another at it looks again a moment later, so that nobody's death
+  leaves the log unsigned.
 - Every checkpoint is kept in the database, at the latest before the next one is signed, which names it.
 """
 
@@ -66,6 +68,17 @@ class Notary:
 
         Raises StoreError if the signer's files cannot be written.
         """
+        with self._store.signing():
+            return self._sign()
+
+    def sign_unless_another_does(self) -> bool:
+        """The same, unless another process signs at this moment; whether it was done here."""
+        with self._store.signing(wait=False) as ours:
+            if ours:
+                self._sign()
+        return ours
+
+    def _sign(self) -> str | None:
         try:
             note = self._signer.sign(self._read_head, self._prove, self._keep_once)
         except AuditError as error:
@@ -119,14 +132,17 @@ class Notary:
         Raises AuditError if something else was signed last, StoreError if the signer's files cannot be written.
         """
         try:
-            note = self._signer.accept_cut(lost, self._read_head)
+            with self._store.signing():
+                note = self._signer.accept_cut(lost, self._read_head)
         except OSError as error:
             raise StoreError(f"the log could not be signed: {error.strerror}") from error
         self.alarm, self.signed = None, 0
         self._note_signed(note)
 
     def _finish(self, new: VerifierKey) -> None:
-        self._note_signed(self._signer.finish_rotation(new, self._read_head, self._prove, self._keep_once))
+        with self._store.signing():
+            note = self._signer.finish_rotation(new, self._read_head, self._prove, self._keep_once)
+        self._note_signed(note)
 
     def _note_signed(self, note: str) -> None:
         # Our own signer's, so that nobody asks which of its keys signed it.

@@ -30,7 +30,7 @@ from agentlattice_core.policy.explain import hide_conditions
 from agentlattice_core.results import ConditionResult, GovernanceEvent
 from agentlattice_core.stores.base import Row
 
-__all__ = ["EVENT_TYPES", "notification"]
+__all__ = ["EVENT_TYPES", "concerns", "notification"]
 
 EVENT_TYPES = (
     "action.executed",
@@ -54,6 +54,14 @@ _ACTIONS = {
 
 
 _APPROVALS = {"escalated": "approval.escalated", "amended": "approval.requested"}
+
+
+def concerns(event: GovernanceEvent, own: str | None) -> bool:
+    """Whether an agent, by its id, may hear of it; for None, an operator, always.
+
+    What belongs to no agent (a change of policy) concerns all of them, and a child's end its parent too.
+    """
+    return own is None or not event.agent_id or own in (event.agent_id, event.data.get("parent_id"))
 
 
 def notification(

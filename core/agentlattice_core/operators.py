@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
 
+from agentlattice_core import keys
 from agentlattice_core.batch import Batch
 from agentlattice_core.errors import ForbiddenError, IllegalTransitionError, NotFoundError
 from agentlattice_core.principals import Operator
 from agentlattice_core.stores.base import Document
 
 __all__ = [
+    "begin",
     "operator_identity",
     "register",
     "registered",
@@ -41,7 +43,11 @@ def operator_identity(operator: Operator) -> dict[str, Any]:
 
 
 def standing(state: _State, operator: Operator) -> Operator:
-    """The operator with the role and groups that count. Raises ForbiddenError for one who is not registered."""
+    """The operator with the role and groups that count. Raises ForbiddenError for one who is not registered,
+    InvalidKeyError for one whose key is no longer in force.
+    """
+    if isinstance(state, Batch):  # whoever only reads has just been asked for the key
+        keys.check(state, operator.key)
     known = state.get("operator", operator.name)
     if known is not None:
         return _operator(operator.name, known)
@@ -73,6 +79,14 @@ def registered(state: _State) -> list[Operator]:
     return [_operator(name, document) for name, document in state.scan("operator")]
 
 
+def begin(batch: Batch, person: Operator, by: dict[str, Any]) -> None:
+    """Register an administrator by the word of whoever runs the service. Raises ForbiddenError for an agent's name."""
+    if batch.get("agent", person.name) is not None:
+        raise ForbiddenError(f"`{person.name}` is an agent, and no agent is a person who decides")
+    data = {"event": "registered", "operator": person.name, "role": "admin", "groups": sorted(person.groups)}
+    batch.record("operator", by, data)
+
+
 def register(batch: Batch, by: Operator, person: Operator) -> None:
     """Register somebody, or change their role and groups. Raises ForbiddenError, IllegalTransitionError."""
     admin = require_admin(batch, by, "managing people")
@@ -95,7 +109,11 @@ def remove(batch: Batch, by: Operator, name: str) -> None:
     if batch.get("operator", name) is None:
         raise NotFoundError(f"there is no operator `{name:.80}`")
     _check_admin_left(batch, name)
-    batch.record("operator", operator_identity(admin), {"event": "removed", "operator": name})
+    by_admin = operator_identity(admin)
+    for key in keys.keys(batch):  # which must not come back with somebody of that name
+        if key.kind == "operator" and key.holder == name and key.in_force(batch.at):
+            keys.revoke(batch, key.id, by_admin)
+    batch.record("operator", by_admin, {"event": "removed", "operator": name})
 
 
 def _check_admin_left(state: _State, name: str) -> None:

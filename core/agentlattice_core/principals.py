@@ -81,10 +81,12 @@ class Principal:
 class Operator:
     """A person. `groups` are the names that `group:` approvers refer to.
 
-    `established` is `asserted` where role and groups are what the process says, `registered` where the log does.
+    `established` is `asserted` where role and groups are what the process says, `registered` where the log does. `key`
+    is the SHA-256 of the key that they showed the service; None embedded, and for who logged in.
     """
 
     name: str
     role: Role = "member"
     groups: frozenset[str] = frozenset()
     established: str = "asserted"
+    key: str | None = None

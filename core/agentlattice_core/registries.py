@@ -137,14 +137,15 @@ def made(batch: Batch, caller: Caller, result: ActionResult) -> ActionResult:
 class Change:
     """The command of an action that changes a registry. Raises as `admission.execute` does."""
 
-    def __init__(self, policies: Policies, caller: Caller, action: Action) -> None:
+    def __init__(self, policies: Policies, caller: Caller, action: Action, nonce: str | None = None) -> None:
         RegistryChange.of(action)  # what cannot be carried out is not asked for
         self._policies = policies
         self._caller = caller
         self._action = action
+        self._nonce = nonce
 
     def __call__(self, batch: Batch) -> ActionResult:
-        result = admission.execute(self._policies, batch, self._caller, self._action)
+        result = admission.execute(self._policies, batch, self._caller, self._action, self._nonce)
         return made(batch, self._caller, result)
 
 

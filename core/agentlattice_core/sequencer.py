@@ -30,7 +30,7 @@ from typing import Any, Generic, TypeVar
 
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock, SystemClock
-from agentlattice_core.commands import Commands, answers, perhaps_run, recorded
+from agentlattice_core.commands import Commands, answers, foresee, perhaps_run, recorded
 from agentlattice_core.errors import AgentLatticeError, NotRecordedError, StoreError
 from agentlattice_core.metering import Measured, Meter
 from agentlattice_core.stores.base import Offer, Round, Store, Transaction
@@ -362,6 +362,8 @@ class Sequencer:
 
     def _commit(self, tickets: list[_Ticket[Any]], turn: _Turn, offer: Offer | None = None) -> None:
         def work(transaction: Transaction) -> None:
+            if self._store.is_distant:
+                foresee([*turn.riders, *(ticket.command for ticket in tickets)], transaction)
             batch = Batch(transaction, self._store.log_id, self._clock.now())
             if turn.offer is not None and turn.offer.since is not None:
                 perhaps_run(turn.offer.commands, turn.offer.since)

@@ -1,7 +1,8 @@
-"""A client's session: which log it opened, for whom it acts, and giving both back.
+"""A client's session: which log it opened or which service it speaks to, for whom it acts, and giving both back.
 
 - A session acts for one agent or for one operator, never both.
-- Embedded, both names are what the process says they are. See docs/security-model.md for what that is worth.
+- Embedded, both names are what the process says they are. See docs/security-model.md for what that is worth. A service
+  knows both by the key.
 - Policy files are read before anything is opened, so that a typo in one changes nothing.
 """
 
@@ -12,6 +13,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,17 +23,30 @@ from agentlattice_core.agents import check_name, operator_named, register
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock
 from agentlattice_core.engine import Engine, open_engine, release, share
-from agentlattice_core.errors import ForbiddenError, InvalidRequestError, StoreError
+from agentlattice_core.errors import ForbiddenError, IllegalTransitionError, InvalidRequestError, StoreError
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.principals import Operator, Role
+from agentlattice_core.remote import requests
+from agentlattice_core.remote.connections import Connections, checked_address
+from agentlattice_core.remote.service import Service
 
-__all__ = ["EIGHT_HOURS_MS", "Mode", "PolicySource", "Session", "read_sources"]
+__all__ = ["EIGHT_HOURS_MS", "Mode", "PolicySource", "PolicyText", "Session", "connected", "read_sources"]
 
 _log = logging.getLogger("agentlattice")
 
 Mode = Literal["enforce", "observe"]
-PolicySource = str | os.PathLike[str] | PolicyDocument
-"""A policy file, or a document already read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """The text of a policy file that is not here, and what it is called."""
+
+    name: str
+    text: str
+
+
+PolicySource = str | os.PathLike[str] | PolicyDocument | PolicyText
+"""A policy file, its text, or a document already read."""
 
 EIGHT_HOURS_MS = 8 * 60 * 60 * 1000
 
@@ -56,8 +71,10 @@ class Session:
         clock: Clock | None = None,
         signing_key: str | os.PathLike[str] | None = None,
         gate_poll_timeout_ms: int = EIGHT_HOURS_MS,
+        organisation: str | None = None,
     ) -> Self:
-        """Open the log in the SQLite file at `path`, creating it if it is not there.
+        """Open the log in the SQLite file at `path`, or in the database `postgresql://...`, creating it if it is not
+        there.
 
         `policies` are files to apply if their content has changed since they were last applied. `agent` names who
         acts (default: the program's name is never guessed; without it, only an operator's methods work), with what the
@@ -65,7 +82,7 @@ class Session:
         `groups`, which count as long as nobody is registered in the log (`register_operator`). In `mode="observe"`
         everything is decided and recorded, and everything runs. `signing_key` is the file that holds the key which
         signs the log (default `<path>.key`, made at first use); kept apart from the database and its backups, it proves
-        more.
+        more. `organisation` names one of several in a database (`stores.databases`).
 
         Raises StoreError, PolicyDocumentError, InvalidRequestError.
         """
@@ -73,13 +90,10 @@ class Session:
             raise InvalidRequestError(
                 "name an agent or an operator, not both: nobody decides on their own requests"
             )
-        if mode not in ("enforce", "observe"):
-            raise InvalidRequestError(f"mode `{mode}` must be `enforce` or `observe`")
-        if gate_poll_timeout_ms < 0:
-            raise InvalidRequestError(f"gate_poll_timeout_ms `{gate_poll_timeout_ms}` must not be negative")
+        checked_mode(mode)
         documents = read_sources(policies)  # read before anything is opened: a typo must change nothing
         person = operator_named(operator, role, groups) if operator is not None else None
-        engine = open_engine(path, clock, signing_key)
+        engine = open_engine(path, clock, signing_key, organisation=organisation)
         try:
             client = cls._over(engine, mode, gate_poll_timeout_ms)
             client._operator = person
@@ -94,24 +108,62 @@ class Session:
         return client
 
     @classmethod
+    def over(
+        cls,
+        engine: Engine,
+        who: Caller | Operator,
+        *,
+        gate_poll_timeout_ms: int = EIGHT_HOURS_MS,
+    ) -> Self:
+        """A client on an engine that is open, for a registered agent or for a person whom somebody else has
+        authenticated, as the service does.
+
+        The engine is the caller's to keep open for as long as the client is used; closing the client does not close it.
+        """
+        observing = isinstance(who, Caller) and who.mode == "observe"
+        client = cls._over(engine, "observe" if observing else "enforce", gate_poll_timeout_ms)
+        client._borrowed = True
+        if isinstance(who, Operator):
+            client._operator = who
+        else:
+            client._caller = who
+        return client
+
+    @classmethod
     def _over(cls, engine: Engine, mode: Mode, gate_poll_timeout_ms: int) -> Self:
         client = object.__new__(cls)
         client._opened = engine
-        client._mode = mode
-        client._gate_patience = gate_poll_timeout_ms / 1000
-        client._caller = None
-        client._operator = None
-        client._ends = []
-        client._closed = False
+        client._service = None
+        client._begin(mode, gate_poll_timeout_ms)
         return client
 
+    @classmethod
+    def _speaking(cls, service: Service, mode: Mode, gate_poll_timeout_ms: int) -> Self:
+        client = object.__new__(cls)
+        client._service = service
+        client._begin(mode, gate_poll_timeout_ms)
+        return client
+
+    def _begin(self, mode: Mode, gate_poll_timeout_ms: int) -> None:
+        self._mode = checked_mode(mode)
+        if gate_poll_timeout_ms < 0:
+            raise InvalidRequestError(f"gate_poll_timeout_ms `{gate_poll_timeout_ms}` must not be negative")
+        self._gate_patience = gate_poll_timeout_ms / 1000
+        self._caller = None
+        self._operator = None
+        self._ends = []
+        self._closed = False
+        self._borrowed = False
+
     _opened: Engine
+    _service: Service | None
     _mode: Mode
     _gate_patience: float
     _caller: Caller | None
     _operator: Operator | None
     _ends: list[Callable[[], None]]
     _closed: bool
+    _borrowed: bool
 
     def for_agent(
         self,
@@ -121,7 +173,17 @@ class Session:
         grants: Iterable[str] | None = None,
         owner: str | None = None,
     ) -> Self:
-        """A client on the same log that acts for `agent`. An operator who registers one may not decide for it."""
+        """A client on the same log that acts for `agent`. An operator who registers one may not decide for it.
+
+        At a service, registering takes a service key, and the client that comes back holds the agent's own.
+        """
+        if self._service is not None:
+            if agent == self.agent and (tags, grants, owner) == (None, None, None):
+                return self._speaking(
+                    self._service.holder(self._service.key), self._mode, int(self._gate_patience * 1000)
+                )
+            key = _registered(self._service, check_name(agent, "agent"), tags, grants, owner)
+            return self._speaking(self._service.holder(key), self._mode, int(self._gate_patience * 1000))
         client = self._sibling()
         try:
             client._caller = Caller(check_name(agent, "agent"), self._mode)
@@ -134,8 +196,13 @@ class Session:
     def for_operator(self, operator: str, *, role: Role = "member", groups: Iterable[str] = ()) -> Self:
         """A client on the same log that decides for the person `operator`.
 
-        `role` and `groups` count as long as nobody is registered in the log (`register_operator`).
+        `role` and `groups` count as long as nobody is registered in the log (`register_operator`). At a service, who
+        decides is who holds an operator's key, and nobody can speak for them: raises ForbiddenError.
         """
+        if self._service is not None:
+            raise ForbiddenError(
+                f"only who holds the key of `{operator!s:.80}` decides for them; open a client with that key"
+            )
         person = operator_named(operator, role, groups)
         client = self._sibling()
         client._operator = person
@@ -164,7 +231,22 @@ class Session:
     def _engine(self) -> Engine:
         if self._closed:
             raise StoreError("this client was closed; open the database again to use it")
+        if self._service is not None:
+            raise ForbiddenError("this works on the file of the log, and this client speaks to a service")
         return self._opened
+
+    @property
+    def _remote(self) -> Service | None:
+        """The service, if there is one in between."""
+        if self._closed and self._service is not None:
+            raise StoreError("this client was closed; open another one to use the service")
+        return self._service
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        """The same for clients that act as the same on the same log."""
+        service = self._remote
+        return service.identity if service is not None else (id(self._engine), self._caller)
 
     # Who this is
 
@@ -175,12 +257,18 @@ class Session:
 
     @property
     def agent(self) -> str | None:
-        """The name of the agent this client acts for."""
+        """The name of the agent this client acts for. A service is asked once who that is."""
+        service = self._remote
+        if service is not None:
+            return service.agent()
         return self._caller.agent if self._caller is not None else None
 
     @property
     def org_id(self) -> str:
         """The id of the organisation, which is the id of its log."""
+        service = self._remote
+        if service is not None:
+            return service.org_id()
         return self._engine.store.log_id
 
     def _acting(self) -> Caller:
@@ -240,16 +328,25 @@ class Session:
     # Ending
 
     def flush(self) -> None:
-        """Return when every outcome recorded so far is durable."""
-        self._engine.flush()
+        """Return when every outcome recorded so far is durable, or has reached the service."""
+        service = self._remote
+        if service is not None:
+            service.flush()
+        else:
+            self._engine.flush()
 
     def close(self) -> None:
-        """End subscriptions, record what is outstanding, and close the file if no other client uses it."""
+        """End subscriptions, record what is outstanding, and close the file or the connections if no other client
+        uses them.
+        """
         if not self._closed:
             self._closed = True
             while self._ends:
                 self._ends.pop()()
-            release(self._opened)
+            if self._service is not None:
+                self._service.close()
+            elif not self._borrowed:
+                release(self._opened)
 
     def __enter__(self) -> Self:
         return self
@@ -264,17 +361,50 @@ class Session:
         await asyncio.to_thread(self.close)
 
 
+def connected(api_key: str, base_url: str | None, gate_poll_interval_ms: int) -> Service:
+    """The service at `base_url` as the holder of `api_key` sees it; nothing is sent yet. Raises InvalidRequestError."""
+    if isinstance(gate_poll_interval_ms, bool) or not gate_poll_interval_ms > 0:
+        raise InvalidRequestError(f"gate_poll_interval_ms `{gate_poll_interval_ms}` must be above 0")
+    return Service(Connections(checked_address(base_url)), api_key, gate_poll_interval_ms / 1000)
+
+
+def _registered(
+    service: Service,
+    agent: str,
+    tags: Iterable[str] | None,
+    grants: Iterable[str] | None,
+    owner: str | None,
+) -> str:
+    """A key of the agent's own. One that is registered already gets another, unless something new is said of it."""
+    try:
+        return service.ask(requests.register_agent(agent, tags, grants, owner))
+    except IllegalTransitionError as error:
+        if error.code != "ALREADY_REGISTERED" or (tags, grants, owner) != (None, None, None):
+            raise
+        return service.ask(requests.issue_key(agent))
+
+
+def checked_mode(mode: str) -> Mode:
+    """`mode` if it is one. Raises InvalidRequestError."""
+    if mode not in ("enforce", "observe"):
+        raise InvalidRequestError(f"mode `{mode!s:.80}` must be `enforce` or `observe`")
+    return mode  # type: ignore[return-value]
+
+
 def read_sources(
     given: PolicySource | Sequence[PolicySource] | None,
 ) -> list[tuple[str, str, PolicyDocument]]:
     """Name, digest of the content, and document of each source."""
     if given is None:
         return []
-    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument) else list(given)
+    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument | PolicyText) else list(given)
     found: list[tuple[str, str, PolicyDocument]] = []
     for source in sources:
         if isinstance(source, PolicyDocument):
             found.append((policies.IN_CODE, source.digest(), source))
+        elif isinstance(source, PolicyText):
+            digest = hashlib.sha256(source.text.encode()).hexdigest()
+            found.append((source.name, digest, PolicyDocument.parse(source.text, source.name)))
         else:
             # The digest first: if the file is changed in between, the next opening finds that out and applies it.
             digest = _digest_of(Path(source))

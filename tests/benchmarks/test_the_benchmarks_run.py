@@ -22,6 +22,7 @@ _NAMES = {
     "memory",
     "simulate",
     "waking",
+    "postgres",
 }
 
 
@@ -78,6 +79,9 @@ def test_every_promise_has_its_bar(figures: tuple[str, dict[str, Any]]) -> None:
         "64 threads, disk as it is",
         "64 threads, 1 ms syncs",
         "8 processes, 1 ms syncs",
+        "64 tasks, PostgreSQL",
+        "64 threads, PostgreSQL",
+        "64 callers on one limit, PostgreSQL",
         "slowest over busiest",
         "wait p99.9",
         "rows in memory",

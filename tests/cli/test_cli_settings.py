@@ -87,7 +87,7 @@ def test_lists_come_from_the_environment_and_an_empty_variable_says_nothing(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("agnet = 'ci'\n", "`agnet` is not a setting; there are db, signing_key, agent"),
+        ("agnet = 'ci'\n", "`agnet` is not a setting; there are db, organisation, signing_key, agent"),
         ("agent = 7\n", "setting `agent` (project file"),
         ("mode = 'watch'\n", "is `watch`, and must be one of enforce, observe"),
         ("role = 'boss'\n", "is `boss`, and must be one of viewer, member, admin"),

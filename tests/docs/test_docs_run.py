@@ -12,6 +12,7 @@ from agentlattice_core import AgentLattice
 RUN_ELSEWHERE = {
     "README.md": "tests/docs/test_docs_readme.py",
     "docs/audit-format.md": "tests/core/audit/test_audit_export.py",
+    "docs/clients.md": "tests/docs/test_docs_clients.py",
     "docs/delegation.md": "tests/core/delegation/test_delegation_page.py",
     "docs/policy-language.md": "tests/core/policy/test_policy_language_page.py",
     "docs/tool-calls.md": "tests/core/toolcalls/test_toolcall_docs.py",

@@ -26,9 +26,20 @@ ROOMS = {
 }
 UNWANTED = {
     *("langgraph", "langchain", "langchain-core", "crewai", "openai-agents", "openai", "litellm"),
-    *("fastapi", "starlette", "flask", "django", "uvicorn", "aiohttp", "httpx", "requests", "sqlalchemy"),
+    *("fastapi", "starlette", "flask", "django", "uvicorn", "aiohttp", "requests", "sqlalchemy"),
 }
-BASE = {"apsw", "cryptography", "google-re2", "orjson", "pyyaml", "rich", "typer", "tzdata"}
+BASE = {
+    "apsw",
+    "cryptography",
+    "google-re2",
+    "httpx",
+    "orjson",
+    "pyyaml",
+    "rich",
+    "typer",
+    "tzdata",
+    "websockets",
+}
 
 
 @pytest.fixture(scope="module")

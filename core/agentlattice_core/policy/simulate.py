@@ -84,6 +84,11 @@ class FlipKind:
         """Whether the candidate would let less through than what was."""
         return _STRICTNESS[self.now] > _STRICTNESS[self.was]
 
+    @property
+    def denies(self) -> bool:
+        """Whether the candidate would deny what was not denied."""
+        return _STRICTNESS[self.now] > 1 >= _STRICTNESS[self.was]
+
 
 @dataclass(frozen=True, slots=True)
 class Flip:
@@ -118,6 +123,53 @@ class SimulationReport:
     def unchanged(self) -> int:
         """How many actions would be answered as they were."""
         return self.total - self.flips.total()
+
+    @property
+    def kinds(self) -> list[FlipKind]:
+        """The kinds of flips, what would newly be denied first, then what a person would newly be asked about."""
+        return sorted(
+            self.flips,
+            key=lambda kind: (
+                not kind.denies,
+                not kind.stricter,
+                -self.flips[kind],
+                kind.action_type,
+                kind.was,
+            ),
+        )
+
+    @property
+    def new_denials(self) -> int:
+        """How many actions the candidate would newly deny."""
+        return sum(count for kind, count in self.flips.items() if kind.denies)
+
+    def as_json(self) -> dict[str, Any]:
+        """It as JSON."""
+        return {
+            "actions": self.total,
+            "unchanged": self.unchanged,
+            "stricter": self.stricter,
+            "new_denials": self.new_denials,
+            "flips": [
+                {
+                    "action_type": kind.action_type,
+                    "was": kind.was,
+                    "now": kind.now,
+                    "policy": kind.policy,
+                    "count": self.flips[kind],
+                    "examples": [
+                        {
+                            "at": flip.recorded.at.isoformat(),
+                            "agent": flip.recorded.agent.name,
+                            "reason": flip.decision.denial_reason,
+                            "message": flip.decision.message,
+                        }
+                        for flip in self.examples[kind]
+                    ],
+                }
+                for kind in self.kinds
+            ],
+        }
 
 
 class DayTotals:

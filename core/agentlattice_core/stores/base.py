@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from agentlattice_core.audit.entry import Head, SealedEntry
+from agentlattice_core.errors import AuditError
 
 __all__ = [
     "Document",
@@ -28,6 +29,8 @@ __all__ = [
     "StateKey",
     "Store",
     "Transaction",
+    "beyond",
+    "decode",
     "encode",
 ]
 
@@ -42,6 +45,27 @@ Row = tuple[int, bytes, bytes, bytes | None, bytes | None]
 def encode(document: Document) -> bytes:
     """A document as it is stored: members in order, so that equal documents are equal bytes."""
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
+
+def decode(kind: str, key: str, value: bytes) -> Document:
+    """A stored document. Raises AuditError if somebody made it unreadable."""
+    try:
+        document: Document = orjson.loads(value)
+    except ValueError:
+        raise AuditError(
+            f"the stored {kind} `{key}` cannot be read; verify the state against the log"
+        ) from None
+    return document
+
+
+def beyond(prefix: str) -> str | None:
+    """The least text that sorts after everything beginning with `prefix`; None if nothing does."""
+    while prefix:
+        prefix, last = prefix[:-1], ord(prefix[-1])
+        if last < 0x10FFFF:
+            # Surrogates are no text, so the character after U+D7FF is U+E000.
+            return prefix + chr(0xE000 if last == 0xD7FF else last + 1)
+    return None
 
 
 class Reader(Protocol):
@@ -141,6 +165,11 @@ class Transaction(Reader, Protocol):
         """
         ...
 
+    def prefetch(self, names: Iterable[StateKey], rows: Iterable[int] = ()) -> None:
+        """Say which documents and entries will be asked for. A store for which each question is a journey reads them at
+        once."""
+        ...
+
     def append(
         self,
         entries: Sequence[SealedEntry],
@@ -164,6 +193,16 @@ class Store(Protocol):
     """One log with its state. Safe to use from many threads and, where it says so, many processes."""
 
     log_id: str
+
+    @property
+    def poll(self) -> tuple[float, float]:
+        """How many seconds apart `changed` is asked by whoever follows the log: while things happen, and after that."""
+        ...
+
+    @property
+    def is_distant(self) -> bool:
+        """Whether each question to it is a journey, so that it pays to say what will be asked (`prefetch`)."""
+        ...
 
     def transact(
         self,
@@ -197,7 +236,16 @@ class Store(Protocol):
         ...
 
     def changed(self) -> bool:
-        """Whether anybody may have committed since the last call; cheap enough to ask a hundred times a second."""
+        """Whether anybody may have committed since the last call; cheap enough to ask as often as `poll` says."""
+        ...
+
+    def listen(self, bell: Callable[[], None]) -> None:
+        """Have `bell` called soon after another process has committed what somebody may wait for, if the store can
+        tell; until it is closed."""
+        ...
+
+    def signing(self, *, wait: bool = True) -> AbstractContextManager[bool]:
+        """Within it nobody else signs the log; whether that is so, which with `wait` it always is."""
         ...
 
     def close(self) -> None:

@@ -23,6 +23,9 @@
 | `source` | name of a policy file | the digest of what was applied from it last |
 | `reevaluation` | `set` | how far pending requests have been asked about after a change of policy, and its patterns |
 | `operator` | name | role and groups of a registered person |
+| `key` | SHA-256 of its text | what kind of key it is, whose, since when and until when |
+| `key_id` | id | the SHA-256 of the key's text |
+| `login` | SHA-256 of a one-time link | whom it logs in, until when, and when it was used |
 | `action` | agent id / index | type, status, claim, charges and whether they are held, settled or released, outcome |
 | `acted` | agent id / action type / page | nothing; it finds an agent's actions of a type: a page of the log has some |
 | `event` | agent id / event id | the index of the action it names |
@@ -438,8 +441,52 @@ def _operator(
     writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
 ) -> None:
     removed = data["event"] == "removed"
-    document = None if removed else {"role": data["role"], "groups": data["groups"], "entry": index}
+    document: Document | None = None
+    if not removed:
+        document = {"role": data["role"], "groups": data["groups"], "entry": index}
+        if "identity" in data:
+            document["identity"] = data["identity"]
     writes.put("operator", data["operator"], document)
+
+
+def _key(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    event, key_id = data["event"], data["key"]
+    if event == "issued":
+        document: Document = {
+            "id": key_id,
+            "digest": data["digest"],
+            "kind": data["kind"],
+            "holder": data["holder"],
+            "owner": data.get("owner"),
+            "issued_at": at,
+            "expires_at": data.get("expires_at"),
+            "revoked_at": None,
+            "entry": index,
+        }
+        if "delegation" in data:
+            document["delegation"] = data["delegation"]
+        if "expires_at" in data:
+            document["session"] = True
+        writes.put("key", data["digest"], document)
+        writes.put("key_id", key_id, {"digest": data["digest"]})
+        return
+    digest = writes.known("key_id", key_id)["digest"]
+    if event == "revoked":
+        writes.change("key", digest, revoked_at=at)
+    else:
+        writes.change("key", digest, expires_at=data["expires_at"])
+
+
+def _login(
+    writes: _Writes, index: int, at: str, who: Mapping[str, Any], data: Mapping[str, Any], id: str | None
+) -> None:
+    if data["event"] == "offered":
+        document = {"operator": data["operator"], "expires_at": data["expires_at"], "used_at": None}
+        writes.put("login", data["digest"], document)
+    else:
+        writes.change("login", data["digest"], used_at=at)
 
 
 def _erasure(
@@ -452,6 +499,8 @@ _FOLDS = {
     "log": _log,
     "agent": _agent,
     "operator": _operator,
+    "key": _key,
+    "login": _login,
     "delegation": _delegation,
     "policy": _policy,
     "registry": _registry,

@@ -60,10 +60,15 @@ def _find_actions_by_type(connection: apsw.Connection) -> None:
     connection.execute(_FIND_ACTIONS)
 
 
+def _keys(connection: apsw.Connection) -> None:
+    """Nothing to change: a release that knows no keys cannot fold their entries, and must not write such a file."""
+
+
 _STEPS: list[Callable[[apsw.Connection], object]] = [
     lambda connection: connection.execute(_CREATE),
     _delegations_and_registries,
     _find_actions_by_type,
+    _keys,
     _webhooks,
 ]
 """Step n takes a file from version n to n + 1."""

@@ -23,7 +23,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,6 +61,9 @@ class SQLiteStore(Store):
     `new_log_id` names the log if the file is new. `vfs` and `fsync` are the seams of the fault-injection tests.
     Raises StoreError if the file cannot be used.
     """
+
+    is_distant = False
+    poll = (0.005, 0.05)
 
     def __init__(
         self,
@@ -459,6 +462,13 @@ class SQLiteStore(Store):
                 raise StoreError(f"`{self.path}` could not be read: {_reason(error)}") from error
             changed, self._data_version = version != self._data_version, version
             return changed
+
+    def listen(self, bell: Callable[[], None]) -> None:
+        """Nobody tells: what other processes commit is found by asking."""
+
+    def signing(self, *, wait: bool = True) -> AbstractContextManager[bool]:
+        """Whoever shares the file shares the key's own lock."""
+        return nullcontext(True)
 
     # Forking
 

@@ -8,19 +8,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
 
 import apsw
-import orjson
 
 from agentlattice_core.audit.entry import Head, SealedEntry
 from agentlattice_core.audit.merkle import Frontier
 from agentlattice_core.audit.tiles import tiles_completed_by
 from agentlattice_core.errors import AuditError, NotRecordedError, StoreError
-from agentlattice_core.stores.base import Document, Round, Row, StateKey, encode
+from agentlattice_core.stores.base import Document, Round, Row, StateKey, beyond, decode, encode
 from agentlattice_core.stores.exchange import Exchange
 from agentlattice_core.stores.strays import strays
 
@@ -84,7 +83,7 @@ class SQLiteReader:
         row = self._connection.execute(
             "SELECT value FROM state WHERE kind = ? AND key = ?", (kind, key)
         ).fetchone()
-        return None if row is None else _document(kind, key, row[0])
+        return None if row is None else decode(kind, key, row[0])
 
     def scan(
         self,
@@ -97,16 +96,16 @@ class SQLiteReader:
     ) -> Iterator[tuple[str, Document]]:
         order = "DESC" if reverse else "ASC"
         clause, values = "kind = ? AND key >= ?", [kind, prefix]
-        beyond = _beyond(prefix)
-        if beyond is not None:
+        end = beyond(prefix)
+        if end is not None:
             clause += " AND key < ?"
-            values.append(beyond)
+            values.append(end)
         if after is not None:
             clause += " AND key < ?" if reverse else " AND key > ?"
             values.append(after)
         query = f"SELECT key, value FROM state WHERE {clause} ORDER BY key {order} LIMIT ?"  # noqa: S608 - constants
         for key, value in self._stream(query, (*values, -1 if limit is None else limit)):
-            yield key, _document(kind, key, value)
+            yield key, decode(kind, key, value)
 
     def row(self, index: int) -> Row | None:
         return self._connection.execute(f"{_ROWS} WHERE i = ?", (index,)).fetchone()
@@ -156,6 +155,9 @@ class SQLiteTransaction(SQLiteReader):
             return self._documents[name]
         document = self._documents[name] = super().get(kind, key)
         return document
+
+    def prefetch(self, names: Iterable[StateKey], rows: Iterable[int] = ()) -> None:
+        """Nothing is far away."""
 
     def collect(self) -> Round | None:
         if self._exchange is not None:
@@ -229,23 +231,3 @@ def _insert(connection: apsw.Connection, start: str, end: str, rows: Sequence[tu
 def _statement(start: str, end: str, columns: int, rows: int) -> str:
     places = f"({','.join('?' * columns)})"
     return f"{start} {','.join([places] * rows)} {end}"
-
-
-def _beyond(prefix: str) -> str | None:
-    """The least text that sorts after everything beginning with `prefix`; None if nothing does."""
-    while prefix:
-        prefix, last = prefix[:-1], ord(prefix[-1])
-        if last < 0x10FFFF:
-            # Surrogates are no text, so the character after U+D7FF is U+E000.
-            return prefix + chr(0xE000 if last == 0xD7FF else last + 1)
-    return None
-
-
-def _document(kind: str, key: str, value: bytes) -> Document:
-    try:
-        document: Document = orjson.loads(value)
-    except ValueError:
-        raise AuditError(
-            f"the stored {kind} `{key}` cannot be read; verify the state against the log"
-        ) from None
-    return document

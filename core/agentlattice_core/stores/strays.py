@@ -17,7 +17,7 @@ from agentlattice_core.audit.merkle import HASH_BYTES
 from agentlattice_core.audit.tiles import TILE_WIDTH
 from agentlattice_core.stores.schema import expected_schema
 
-__all__ = ["strays"]
+__all__ = ["misplaced_tile", "strays"]
 
 _TILE_LEVEL_BITS = 8
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat[0-9]'"
@@ -35,14 +35,22 @@ def strays(query: Callable[..., apsw.Cursor], size: int) -> Iterator[tuple[str, 
     for (signed,) in query("SELECT size FROM checkpoints WHERE size <= 0 ORDER BY size"):
         yield f"a checkpoint is kept for {signed} entries, and none was signed for so many", None
     for level, number, length in query("SELECT level, n, length(hashes) FROM tiles ORDER BY level, n"):
-        if length != _tile_length(level, number, size):
-            yield f"tile {level}/{number} of {length} bytes is not one that {size} entries have", None
+        wrong = misplaced_tile(level, number, length, size)
+        if wrong is not None:
+            yield wrong, None
     found, expected = set(query(_SCHEMA)), expected_schema()
     for kind, name, table, _ in sorted(found - expected, key=str):
         if any(kind == other[0] and name == other[1] for other in expected):
             yield f"the {kind} `{name}` of the database was changed", None
         else:
             yield f"the {kind} `{name}` on `{table}` has no place in this database", None
+
+
+def misplaced_tile(level: int, number: int, length: int, size: int) -> str | None:
+    """A sentence if a log of `size` entries has no such tile of `length` bytes."""
+    if length == _tile_length(level, number, size):
+        return None
+    return f"tile {level}/{number} of {length} bytes is not one that {size} entries have"
 
 
 def _tile_length(level: int, number: int, size: int) -> int:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import apsw
 import orjson
 import pytest
+from dying import lives_through
 
 from agentlattice_core import (
     AgentLattice,
@@ -265,32 +265,8 @@ def test_a_copy_from_before_a_rotation_is_refused(tmp_path: Path) -> None:
         found_restore(engine)
 
 
-def _accept_and_die(database: Path, point: int) -> bool:
-    """Accept in a child that is killed at one of its calls of the system; whether it lived to the end."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1] == 0
-    try:
-        engine = open_engine(database)
-        found = found_restore(engine)
-        calls = 0
-
-        def dying(original: Callable[..., object]) -> Callable[..., object]:
-            def call(*args: object, **options: object) -> object:
-                nonlocal calls
-                calls += 1
-                if calls == point:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(*args, **options)
-
-            return call
-
-        for name in ("open", "fsync", "replace", "unlink", "close"):
-            setattr(os, name, dying(getattr(os, name)))
-        accept_restore(engine, ADMIN, "killed", found.confirmation)
-        os._exit(0)
-    finally:
-        os._exit(3)
+def _accepting(engine: Engine) -> Callable[[], object]:
+    return partial(accept_restore, engine, ADMIN, "killed", found_restore(engine).confirmation)
 
 
 def test_a_crash_at_any_system_call_of_accepting_can_be_gone_on_from(database: Path, tmp_path: Path) -> None:
@@ -306,7 +282,7 @@ def test_a_crash_at_any_system_call_of_accepting_can_be_gone_on_from(database: P
         for name, content in files.items():
             (tmp_path / name).write_bytes(content)
             (tmp_path / name).chmod(0o600)
-        finished = _accept_and_die(database, point)
+        finished = lives_through(database, _accepting, point, ("open", "fsync", "replace", "unlink", "close"))
         with engine_of(database) as engine:
             if engine.notary.alarm is not None:
                 with engine.read() as reader:

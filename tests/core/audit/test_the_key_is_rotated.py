@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import orjson
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from dying import lives_through
 from memory_log import MemoryLog
 
 from agentlattice_core import AgentLattice, AuditError, ForbiddenError, InvalidRequestError
@@ -374,31 +375,8 @@ def test_two_who_rotate_at_once_leave_one_key_that_the_log_names(
         assert found.chain_valid, found.problem
 
 
-def _rotate_and_die(database: Path, point: int) -> bool:
-    """Rotate in a child that is killed at one of its calls of the system; whether it lived to the end."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1] == 0
-    try:
-        engine = open_engine(database)
-        calls = 0
-
-        def dying(original: Callable[..., object]) -> Callable[..., object]:
-            def call(*args: object, **options: object) -> object:
-                nonlocal calls
-                calls += 1
-                if calls == point:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(*args, **options)
-
-            return call
-
-        for name in ("open", "fsync", "replace", "unlink", "fdatasync"):
-            setattr(os, name, dying(getattr(os, name)))
-        rotate_key(engine, ADMIN, "killed")
-        os._exit(0)
-    finally:
-        os._exit(3)
+def _rotating(engine: Engine) -> Callable[[], object]:
+    return partial(rotate_key, engine, ADMIN, "killed")
 
 
 def test_a_crash_at_any_system_call_of_a_rotation_leaves_one_key_that_goes_on(database: Path) -> None:
@@ -410,7 +388,9 @@ def test_a_crash_at_any_system_call_of_a_rotation_leaves_one_key_that_goes_on(da
     before = first
     while not finished:
         point += 1
-        finished = _rotate_and_die(database, point)
+        finished = lives_through(
+            database, _rotating, point, ("open", "fsync", "replace", "unlink", "fdatasync")
+        )
         act(database)
         engine = open_engine(database)
         try:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import dis
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
+from interrupter import Interrupter
 
 from agentlattice_core import (
     AgentLattice,
@@ -27,6 +25,7 @@ from agentlattice_core import (
 from agentlattice_core.engine import Engine
 from agentlattice_core.testing import ManualClock
 
+DELEGATING = ("delegating.py", "delegation.py", "sequencer.py", "client.py")
 ASK: dict[str, Any] = {"capabilities": ["read_data"], "ttl": 3600}
 
 
@@ -145,52 +144,11 @@ async def test_if_one_fails_all_end(al: AgentLattice, synchronous: bool) -> None
     assert active(al) == []
 
 
-class Interrupter:
-    """Raises KeyboardInterrupt at the n-th point where the interpreter would notice Ctrl-C inside the block's code.
-
-    The very start of `__exit__` is left out: no context manager written in Python can do anything about it, and the
-    child's time to live ends what it leaves.
-    """
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-        self.struck = False
-        self._previous: dict[FrameType, str] = {}
-
-    def __enter__(self) -> Interrupter:
-        sys.settrace(self._trace)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def _trace(self, frame: FrameType, event: str, _argument: Any) -> Callable[..., Any] | None:
-        if event == "call" and frame.f_back is not None:
-            self._previous[frame.f_back] = "a call of a Python function"
-        if not frame.f_code.co_filename.endswith(
-            ("delegating.py", "delegation.py", "sequencer.py", "client.py")
-        ):
-            return None
-        frame.f_trace_lines, frame.f_trace_opcodes = False, True
-        if event == "opcode":
-            before = self._previous.get(frame, "RESUME")
-            self._previous[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            starts = before == "RESUME" and frame.f_code.co_name == "__exit__"
-            if before.startswith(("CALL", "JUMP_BACKWARD", "RESUME")) and not starts and not self.struck:
-                self.left -= 1
-                if self.left < 0:
-                    self.struck = True
-                    raise KeyboardInterrupt
-        elif event == "return":
-            self._previous.pop(frame, None)
-        return self._trace
-
-
 def test_an_interrupt_at_any_point_leaves_no_child_behind(al: AgentLattice) -> None:
-    """Ctrl-C while a child begins, is there, or ends."""
+    """Ctrl-C while a child begins, is there, or ends. Its time to live ends what the start of `__exit__` leaves."""
     point = 0
     while True:
-        interrupter = Interrupter(point)
+        interrupter = Interrupter(point, DELEGATING, but_starts_of_exits=True)
         block = al.delegate_sync(f"reader-{point}", **ASK)
         try:
             with interrupter, block:

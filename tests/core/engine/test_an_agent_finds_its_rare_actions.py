@@ -100,9 +100,9 @@ def test_a_rare_type_costs_the_pages_it_is_in(al: AgentLattice) -> None:
         assert not counting.counted
 
 
-@pytest.fixture
-def older(path: Path, tmp_path: Path) -> Path:
-    """The same log in a file of the release before."""
+@pytest.fixture(params=[1, 2])
+def older(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The same log in a file of each release before."""
     older = tmp_path / "governance.db"
     connection = apsw.Connection(str(path))
     connection.pragma("wal_checkpoint(TRUNCATE)")
@@ -111,7 +111,7 @@ def older(path: Path, tmp_path: Path) -> Path:
         shutil.copy(f"{path}{suffix}", f"{older}{suffix}")
     connection = apsw.Connection(str(older))
     connection.execute("DELETE FROM state WHERE kind = 'acted'")
-    connection.pragma("user_version", 2)
+    connection.pragma("user_version", request.param)
     connection.close()
     return older
 

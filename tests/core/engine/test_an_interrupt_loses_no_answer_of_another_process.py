@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupter import Interrupter
+from interrupter import WRITING, Interrupter
 from neighbours import PATIENCE, Hosting, Neighbour, actions, note, prepare, until
 
 from agentlattice_core import NotRecordedError
@@ -88,7 +88,7 @@ def test_who_is_interrupted_while_it_waits_for_another_process(
         guest.abandoned.clear()
         before = {entry["id"] for entry in actions(host.store)}
         own: list[ActionResult] = []
-        interrupter = Interrupter(point)
+        interrupter = Interrupter(point, WRITING)
         with Hosting(host, guest) as hosting:
             try:
                 with interrupter:
@@ -131,7 +131,7 @@ def test_who_is_interrupted_while_it_writes_for_another_process(pair: tuple[Neig
             over.set()
 
         waiting = threading.Thread(target=act, daemon=True)
-        interrupter = Interrupter(point)
+        interrupter = Interrupter(point, WRITING)
 
         def hold(batch: Any, waiting: threading.Thread = waiting, over: threading.Event = over) -> int:
             waiting.start()

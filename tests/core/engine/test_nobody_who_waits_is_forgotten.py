@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupter import Interrupter
+from interrupter import WRITING, Interrupter
 
 from agentlattice_core import AgentLattice, NotRecordedError, StoreError
 from agentlattice_core.batch import Batch
@@ -70,7 +70,7 @@ def test_an_interrupt_at_any_point_forgets_nobody(store: SQLiteStore, tmp_path: 
     while True:
         answers.clear()
         waiting.clear()
-        interrupter = Interrupter(point)
+        interrupter = Interrupter(point, WRITING)
         try:
             with interrupter:
                 answers.append(sequencer.run(note))

@@ -410,3 +410,36 @@ def test_processes_that_begin_a_log_together_do_not_suspect_each_other(
     monkeypatch.setattr(FileSigner, "last", last_of_then)
     with AgentLattice.embedded(path, agent="ci") as al:
         assert al.execute_sync("pr.open").status == "policy_not_found"
+
+
+NEVER_CLOSED = """
+import atexit, logging, os, sys, threading
+from agentlattice_core import AgentLattice
+
+logging.basicConfig()
+al = AgentLattice.embedded(sys.argv[1], agent="ci")
+al.execute_sync("pr.open")
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+    os._exit(0)
+
+def refuse(self):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+atexit.register(setattr, threading.Thread, "start", refuse)
+"""
+
+
+def test_a_client_that_was_never_closed_ends_with_its_process_in_silence(tmp_path: Path) -> None:
+    """At exit newer interpreters begin no thread. What is outstanding is signed all the same, and nothing is said."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NEVER_CLOSED, str(tmp_path / "governance.db")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stderr == ""
+    with AgentLattice.embedded(tmp_path / "governance.db", agent="ci") as al:
+        result = al.verify_sync()
+        assert (result.chain_valid, result.problem) == (True, None)

@@ -1,15 +1,8 @@
-"""A flow whose crew asks for several deployments at once, and what became of it; runs in one process or in several.
-
-As a program: `crew_pauses.py pause|resume <folder>` runs every case in the folder's `cases.json` and prints one line of
-JSON about all of them; `pause` then waits to be killed.
-"""
+"""A flow whose crew asks for several deployments at once, and what became of it."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -182,19 +175,3 @@ class Case:
                 (event.status, event.denial_reason, event.claim)
             )
         return told
-
-
-def main(step: str, folder: Path) -> None:
-    told: dict[str, Any] = {}
-    with contextlib.redirect_stdout(sys.stderr):  # CrewAI prints
-        for name, fields in json.loads((folder / "cases.json").read_text(encoding="utf-8")).items():
-            case = Case(folder / name, **fields)
-            result = case.pause() if step == "pause" else case.resume()
-            told[name] = str(result) if isinstance(result, HumanFeedbackPending) else result
-    print(json.dumps(told), flush=True)
-    if step == "pause":
-        time.sleep(600)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

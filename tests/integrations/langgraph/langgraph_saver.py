@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Interrupt
 
 __all__ = ["FileSaver"]
 
@@ -52,14 +50,3 @@ class FileSaver(InMemorySaver):
         beside = self.path.with_suffix(".new")
         beside.write_bytes(kept)
         beside.replace(self.path)
-
-    def interrupts(self) -> Iterator[tuple[str, Interrupt]]:
-        """What the latest checkpoint of each thread is paused for."""
-        for thread in list(self.storage):
-            saved = self.get_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}})
-            seen: set[str] = set()
-            for _, channel, value in (saved.pending_writes if saved is not None else None) or ():
-                for interrupt in value if channel == "__interrupt__" else ():
-                    if interrupt.id not in seen:
-                        seen.add(interrupt.id)
-                        yield thread, interrupt

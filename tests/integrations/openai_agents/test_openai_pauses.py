@@ -13,17 +13,26 @@ import pytest
 from agents import Agent, RunConfig, Runner, RunState, function_tool, trace
 from agents.mcp import MCPServerStdio
 from agents.tracing import set_tracing_disabled
-from openai_pauses import POLICIES, Pauses, calls, reason_in
+from openai_pauses import (
+    COUNTS,
+    DECISIONS,
+    POLICIES,
+    REASONS,
+    Pauses,
+    called,
+    calls,
+    reason_in,
+    shown_by_call,
+    version_of,
+)
 from openai_scripted import ScriptedModel, call
 
 from agentlattice_core.errors import ForbiddenError, InvalidRequestError
 from agentlattice_core.testing import ManualClock
 from agentlattice_integrations.openai_agents import (
-    RunPaused,
     apply_decisions,
     govern,
     governance_guardrail,
-    pause_block,
 )
 
 Make = Callable[..., Pauses]
@@ -44,37 +53,40 @@ def pauses(tmp_path: Path, clock: ManualClock) -> Iterator[Pauses]:
 # --- the matrix in one process ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("tool", ["deploy", "shell", "apply_patch", "note"])
 @pytest.mark.parametrize("saved", [False, True], ids=["the state", "the saved state"])
-@pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("decision", ["a", "d", "t", "ad", "al"])
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("decision", DECISIONS)
 async def test_each_call_gets_its_own_answer(
-    pauses: Pauses, clock: ManualClock, count: int, decision: str, saved: bool
+    pauses: Pauses, clock: ManualClock, count: int, decision: str, saved: bool, tool: str
 ) -> None:
     """Each tool runs as often as it was approved, every answer reaches its own call, the log tells the same story."""
-    agent = pauses.agent(calls("deploy", count))
+    agent = pauses.agent(calls(tool, count))
     state = await pauses.pause(agent)
-    assert [item.raw_item.call_id for item in state.get_interruptions()] == [
+    assert [called(item) for item in state.get_interruptions()] == [
         f"call_{number}" for number in range(count)
     ]
     assert pauses.ran() == []
     pauses.decide(decision)
     if decision == "t":
         clock.advance(hours=1)
+    if saved:
+        agent = pauses.agent()
     resumed = await pauses.resume(agent, None if saved else state)
     letters = {number: decision[number % len(decision)] for number in range(count)}
     assert pauses.ran() == [f"deployed {number}" for number, letter in letters.items() if letter == "a"]
     left = [f"call_{number}" for number, letter in letters.items() if letter == "l"]
     assert resumed.interruptions == left
     assert [one.call_id for one in resumed.waiting] == left
-    reasons = {"d": "DENIED_BY_REVIEWER", "t": "approval_timeout"}
     for number, letter in letters.items():
         if letter != "l":
-            assert resumed.said(f"call_{number}") == reasons.get(letter, f"deployed {number}")
+            assert resumed.said(f"call_{number}") == REASONS.get(letter, f"deployed {number}")
     if not left:
         assert resumed.final == "done"
-    claims = {event.metadata["version"]: event.claim for event in pauses.log("tool.deploy")}
-    assert claims == {
-        str(number): "succeeded" if letter == "a" else None for number, letter in letters.items()
+    story = {version_of(event.metadata): (event.claim, event.denial_reason) for event in pauses.log()}
+    assert story == {
+        str(number): ("succeeded" if letter == "a" else None, REASONS.get(letter))
+        for number, letter in letters.items()
     }
 
 
@@ -83,11 +95,28 @@ async def test_equal_calls_have_requests_of_their_own(pauses: Pauses) -> None:
     turn = [call("deploy", {"version": "1"}, call_id=name) for name in ("first", "second")]
     agent = pauses.agent(turn)
     state = await pauses.pause(agent)
+    assert len(pauses.reviewer.list_pending_approvals_sync()) == 2
     waiting = {one.call_id: one for one in await apply_decisions(state)}
     assert waiting["second"].approval_id is not None
     pauses.reviewer.approve_action_sync(waiting["second"].approval_id)
     resumed = await pauses.resume(agent)
     assert (resumed.shown["second"], resumed.interruptions) == ("deployed 1", ["first"])
+    assert pauses.ran() == ["deployed 1"]
+
+
+async def test_a_call_that_waits_in_vain_does_not_take_an_equal_ones_answer(pauses: Pauses) -> None:
+    """The application lets an undecided call go on: it is not run, and the equal call that was approved is."""
+    turn = [call("deploy", {"version": "1"}, call_id=name) for name in ("first", "second")]
+    agent = pauses.agent(turn, approval_timeout=0)
+    state = await pauses.pause(agent)
+    waiting = {one.call_id: one for one in await apply_decisions(state)}
+    state.approve(waiting["first"].item)
+    between = await Runner.run(agent, state)
+    assert reason_in(shown_by_call(between)["first"]) == "APPROVAL_PENDING"
+    assert waiting["second"].approval_id is not None
+    pauses.reviewer.approve_action_sync(waiting["second"].approval_id)
+    resumed = await pauses.resume(agent, between.to_state())
+    assert resumed.said("second") == "deployed 1"
     assert pauses.ran() == ["deployed 1"]
 
 
@@ -387,54 +416,6 @@ async def test_governed_tools_of_an_agent_that_is_not_pause(pauses: Pauses) -> N
     pauses.decide("a")
     assert (await pauses.resume(agent)).final == "done"
     assert pauses.ran() == ["deployed 0"]
-
-
-# --- delegated identities --------------------------------------------------------------------------------------------
-
-
-async def test_an_agent_that_is_handed_work_acts_under_its_own_delegation(pauses: Pauses) -> None:
-    """The agent behind a hand-off may do what was delegated to it and no more; the log names the child."""
-    model = ScriptedModel([call("free", {"version": "1"}), call("deploy", {"version": "2"})])
-    with pauses.al.delegate_sync("second", capabilities=["tool.free"], ttl=60) as child:
-        second = govern(Agent(name="second", tools=pauses.tools(), model=model), child)
-        first = Agent(name="first", handoffs=[second], model=ScriptedModel([call("transfer_to_second")]))
-        result = await Runner.run(govern(first, pauses.al), "go")
-        said = child.agent
-    assert result.final_output == "done"
-    assert (model.shown[-2], reason_in(model.shown[-1])) == ("said 1", "OUT_OF_SCOPE")
-    assert pauses.ran() == ["said 1"]
-    named = {event.action_type: event.agent for event in pauses.reviewer.audit_sync().events}
-    assert named == {"tool.free": said, "tool.deploy": said, "tool.transfer_to_second": "deployer"}
-
-
-async def test_a_pause_leaves_a_delegated_child_as_it_is(pauses: Pauses) -> None:
-    """Left by a pause the block suspends the child: its request stays, and the resumed run is the same child."""
-
-    async def step(*turns: Any) -> tuple[str, Any]:
-        async with pauses.al.delegate("worker", capabilities=["tool.deploy"], ttl=3600, run="run-1") as child:
-            agent = govern(
-                Agent(name="main", tools=pauses.tools(), model=ScriptedModel(*turns)),
-                child,
-                on_approval="pause",
-            )
-            if turns:
-                names.append(child.agent)
-                pause_block(await Runner.run(agent, "go"))
-            return child.agent, await pauses.resume(agent)
-
-    names: list[str] = []
-    with pytest.raises(RunPaused) as paused:
-        await step(calls("deploy", 1))
-    pauses.saved.write_text(paused.value.state.to_string())
-    pauses.decide("a")
-    name, resumed = await step()
-    assert (resumed.final, pauses.ran(), names) == ("done", ["deployed 0"], [name])
-
-
-def test_a_delegation_that_has_not_begun_is_no_client(pauses: Pauses) -> None:
-    """It is an error that says to enter its block."""
-    with pytest.raises(InvalidRequestError, match="has not begun"):
-        govern(pauses.tools()[0], pauses.al.delegate("worker", capabilities=["tool.deploy"], ttl=60))  # type: ignore[arg-type]
 
 
 # --- where a run cannot pause ----------------------------------------------------------------------------------------

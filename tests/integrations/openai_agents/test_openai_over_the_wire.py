@@ -1,0 +1,16 @@
+"""The OpenAI Agents SDK with a service between the adapter and the log: decisions and approvals as with a file."""
+
+from __future__ import annotations
+
+from test_openai_contract import OpenAIAgentsHarness
+from wire_world import WireWorld
+
+from agentlattice_integrations.contract.approvals import ApprovalContract
+from agentlattice_integrations.contract.decisions import DecisionContract
+
+
+class TestOpenAIAgentsOverTheWire(DecisionContract, ApprovalContract):
+    """The agent's client holds a key, and a person decides by another one."""
+
+    harness = OpenAIAgentsHarness()
+    world_type = WireWorld

@@ -1,0 +1,43 @@
+"""A service for tests: the real application on a real socket, on each kind of database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from service_world import POLICIES, ServiceWorld, running
+
+from agentlattice_server import ServiceSettings
+
+DATABASES = ("sqlite", "postgres")
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty database."""
+    if request.param == "postgres":
+        monkeypatch.chdir(tmp_path)  # where the signing key lies if nobody says so
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    return f"sqlite:///{tmp_path / 'governance.db'}"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ServiceWorld]]:
+    """Starts services, which end with the test."""
+    with ExitStack() as stack:
+
+        def start(
+            database: str, settings: ServiceSettings | None = None, policies: str = POLICIES
+        ) -> ServiceWorld:
+            return stack.enter_context(running(database, settings, policies))
+
+        yield start
+
+
+@pytest.fixture
+def world(database: str, serve: Callable[..., ServiceWorld]) -> ServiceWorld:
+    """A running service with its first keys and the policies of `POLICIES`."""
+    return serve(database)

@@ -1,0 +1,240 @@
+"""The service as a process: its first run, its limits, its logs, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import agentlattice as hosted
+import httpx
+import pytest
+import websockets.sync.client
+from service_world import POLICIES, ServiceWorld
+from websockets.exceptions import ConnectionClosed
+
+from agentlattice_server import ServiceSettings
+
+SECRET = re.compile(rb"al_(?:agent|svc|op)_[\w.\-]+_[0-9A-Za-z]{38}")
+
+
+@contextmanager
+def al_serve(directory: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`al serve` in a directory, and the lines that it printed until it served."""
+    program = "from agentlattice_cli.main import main; main()"
+    with (directory / "err").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "serve", "--port", "0", *arguments],
+            cwd=directory,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        assert lines[0].startswith("serving"), (directory / "err").read_text()
+        yield process, lines
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_a_program_bootstraps_from_a_file_that_only_its_owner_may_read(tmp_path: Path) -> None:
+    """`--bootstrap` writes address and keys with mode 0600; started again, the keys stay and the address follows."""
+    file = tmp_path / "bootstrap.json"
+    file.write_text("{}")
+    file.chmod(0o644)
+    (tmp_path / "policies.yaml").write_text(POLICIES)
+    found = []
+    for _ in range(2):
+        arguments = ("--bootstrap", str(file), "--policies", "policies.yaml")
+        with al_serve(tmp_path, *arguments) as (process, _):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            found.append(json.loads(file.read_text()))
+            assert httpx.get(found[-1]["url"] + "/readyz").json() == {"status": "ready"}
+            name = f"bot-{len(found)}"
+            client, _ = hosted.AgentLattice.register_sync(
+                found[-1]["service_key"], name, base_url=found[-1]["url"]
+            )
+            assert client.execute_sync("read_data").status == "executed"
+            headers = {"Authorization": f"Bearer {found[-1]['operator_key']}"}
+            answer = httpx.get(found[-1]["url"] + "/api/v1/agents", headers=headers)
+            assert [one["name"] for one in answer.json()["agents"]] == [
+                f"bot-{n + 1}" for n in range(len(found))
+            ]
+        assert process.returncode == 0
+    assert set(found[0]) == {"url", "org_id", "service_key", "operator_key"}
+    assert {name: found[0][name] for name in found[0] if name != "url"} == {
+        name: found[1][name] for name in found[1] if name != "url"
+    }
+    assert [path.name for path in tmp_path.glob("*.new")] == []
+
+
+def test_the_first_run_says_what_to_do_next_and_the_second_shows_no_key(tmp_path: Path) -> None:
+    """Keys are printed once, with commands that can be copied."""
+    printed = []
+    for _ in range(2):
+        with al_serve(tmp_path) as (process, lines):
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout is not None
+            printed.append("".join(lines) + process.stdout.read())
+    assert len(SECRET.findall(printed[0].encode())) == 4
+    assert "al register my-agent" in printed[0]
+    assert SECRET.findall(printed[1].encode()) == []
+
+
+def test_no_secret_is_in_anything_that_a_run_writes(tmp_path: Path) -> None:
+    """Keys and what stands in addresses are in no log, no entry, no error, and no file but the one they are for."""
+    (tmp_path / "policies.yaml").write_text(POLICIES)
+    file = tmp_path / "bootstrap.json"
+    answers: list[bytes] = []
+    planted = "planted-7f3a"
+    with al_serve(tmp_path, "--bootstrap", str(file), "--policies", "policies.yaml") as (_, _):
+        held = json.loads(file.read_text())
+        keys = [held["service_key"], held["operator_key"]]
+        with httpx.Client(base_url=held["url"]) as http:
+
+            def call(key: str, method: str, path: str, body: Any = None) -> Any:
+                answer = http.request(method, path, json=body, headers={"Authorization": f"Bearer {key}"})
+                answers.append(answer.content)
+                return answer.json() if answer.content else None
+
+            agent = call(keys[0], "POST", "/api/agents/register", {"name": "bot"})
+            answers.pop()  # the one answer that shows it
+            keys.append(agent["api_key"])
+            delegated = {"name": "kid", "capabilities": ["read_data"], "ttl_seconds": 60}
+            keys.append(call(keys[2], "POST", "/api/v1/delegate", delegated)["child_api_key"])
+            answers.pop()
+            for key in keys:
+                for path in (
+                    "/api/v1/whoami",
+                    "/api/v1/audit",
+                    "/api/v1/keys",
+                    "/api/v1/export",
+                    "/api/v1/nothing",
+                ):
+                    call(key, "GET", path)
+                call(key, "POST", "/api/v1/actions", {"action_type": "read_data"})
+                call(key, "POST", "/api/v1/actions", {"action_type": key})
+                call(key, "POST", "/api/v1/actions", {"action_type": "read_data", "metadata": {"k": key}})
+                call(key, "GET", f"/api/approvals/{key}/status")
+                call(key + "x", "GET", "/api/v1/whoami")
+                call(key, "GET", f"/api/v1/audit/proof/{planted}?token={planted}&apikey={key}")
+            address = held["url"].replace("http", "ws", 1)
+            for key in (keys[2], keys[2] + "x"):
+                try:
+                    with websockets.sync.client.connect(f"{address}/realtime/v1?apikey={key}") as socket:
+                        socket.send("{}")
+                except websockets.exceptions.InvalidStatus:
+                    pass
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != file.name}
+    assert {"err", "governance.db"} <= set(written)
+    assert written["err"].count(b"\n") > 20
+    for line in written["err"].splitlines():
+        assert json.loads(line)["level"]
+    for key in keys:
+        secret = key.rpartition("_")[2].encode()
+        for name, content in written.items():
+            assert secret not in content, name
+        # What a caller sends as an action type or an id may come back to that same caller, and to nobody else.
+        others = [answer for answer in answers if key.encode() not in answer]
+        assert all(secret not in answer for answer in others)
+    assert planted.encode() not in written["err"]
+
+
+def test_told_to_stop_it_answers_what_is_under_way_and_takes_no_more(tmp_path: Path) -> None:
+    """A call that waits is answered, a WebSocket is closed with 1012, the log is whole, and the process ends with 0."""
+    (tmp_path / "policies.yaml").write_text(POLICIES)
+    file = tmp_path / "bootstrap.json"
+    with (
+        al_serve(tmp_path, "--bootstrap", str(file), "--policies", "policies.yaml") as (process, _),
+        ThreadPoolExecutor(4) as pool,
+        ExitStack() as stack,
+    ):
+        held = json.loads(file.read_text())
+        url, headers = held["url"], {"Authorization": f"Bearer {held['service_key']}"}
+        key = httpx.post(f"{url}/api/agents/register", json={"name": "bot"}, headers=headers).json()[
+            "api_key"
+        ]
+        headers = {"Authorization": f"Bearer {key}"}
+        asked = httpx.post(f"{url}/api/v1/actions", json={"action_type": "pr.merge"}, headers=headers).json()
+        socket = stack.enter_context(
+            websockets.sync.client.connect(f"{url.replace('http', 'ws', 1)}/realtime/v1?apikey={key}")
+        )
+        status = f"{url}/api/approvals/{asked['approval_id']}/status?wait=30"
+        waiting = pool.submit(httpx.get, status, headers=headers, timeout=60)
+        time.sleep(1)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert waiting.result(60).json()["status"] == "pending"
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(30)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        assert process.wait(60) == 0
+        assert time.monotonic() - begun < 25
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz")
+
+
+def test_a_key_that_calls_too_often_is_told_when_to_come_back(
+    database: str, serve: Callable[..., ServiceWorld]
+) -> None:
+    """Over its budget a key gets 429 with Retry-After; others do not, and asking how a request stands goes on."""
+    world = serve(database, ServiceSettings(calls_per_minute=20))
+    one, other = world.new_agent("one"), world.new_agent("other")
+    asked = world.call(one, "POST", "/api/v1/actions", {"action_type": "pr.merge"}).json()
+    answers = [world.call(one, "GET", "/api/v1/whoami") for _ in range(25)]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(refused) >= 5
+    assert {(answer.status_code, answer.json()["error"]) for answer in refused} == {(429, "RATE_LIMITED")}
+    assert all(0 < int(answer.headers["retry-after"]) <= 120 for answer in refused)
+    assert world.call(other, "GET", "/api/v1/whoami").status_code == 200
+    path = f"/api/approvals/{asked['approval_id']}/status"
+    assert {world.call(one, "GET", path).status_code for _ in range(60)} == {200}
+
+
+def test_it_is_healthy_while_it_runs_and_ready_while_the_log_can_be_written(world: ServiceWorld) -> None:
+    """`/readyz` fails once the log may not be written, `/healthz` does not."""
+    assert world.call(None, "GET", "/healthz").json() == {"status": "ok"}
+    assert world.call(None, "GET", "/readyz").json() == {"status": "ready"}
+    world.engine.notary.alarm = "the log is not the one that was signed"
+    assert world.call(None, "GET", "/healthz").status_code == 200
+    answer = world.call(None, "GET", "/readyz")
+    assert (answer.status_code, answer.json()["error"]) == (503, "STORE_ERROR")
+    key = world.keys.service_key
+    refused = world.call(key, "POST", "/api/agents/register", {"name": "bot"})
+    assert (refused.status_code, refused.json()["error"]) == (503, "NOT_RECORDED")
+    world.engine.notary.alarm = None
+
+
+def test_a_port_that_is_taken_is_an_error_in_one_line(tmp_path: Path, world: ServiceWorld) -> None:
+    """It names the address and what to do, and makes no database."""
+    port = world.url.rpartition(":")[2]
+    program = "from agentlattice_cli.main import main; main()"
+    directory = tmp_path / "elsewhere"
+    directory.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", "--port", port],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "AL_DATABASE": ""},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: cannot listen on `127.0.0.1:{port}`")
+    assert list(directory.iterdir()) == []
