@@ -132,8 +132,9 @@ def proving(settings: Settings) -> Iterator[Engine]:
 @contextmanager
 def managing(settings: Settings) -> Iterator[Engine]:
     """The database, to be written to by whoever was checked before. Raises StoreError if there is none."""
-    _check_there(settings.db)
-    engine = open_engine(settings.db, signing_key=settings.signing_key)
+    _check_database(settings)
+    _check_there(settings)
+    engine = open_engine(settings.db, signing_key=settings.signing_key, organisation=settings.organisation)
     try:
         yield engine
     finally:

@@ -76,8 +76,9 @@ class Settings:
 
     @property
     def webhook_key(self) -> Path:
-        """The file of the key that seals the secrets of webhooks."""
-        return Path(self._found["webhook_key"].value or f"{self.db}.webhook-key")
+        """The file of the key that seals webhooks' secrets: beside a SQLite file, else in the working directory."""
+        beside = f"{self.db}.webhook-key" if isinstance(self.db, Path) else "agentlattice.webhook-key"
+        return Path(self._found["webhook_key"].value or beside)
 
     @property
     def policies(self) -> list[Path]:

@@ -26,7 +26,7 @@ from agentlattice_core.metering import Measured
 from agentlattice_core.results import ActionResult
 from agentlattice_core.webhooks import Attempt, Webhook
 
-__all__ = ["Metrics", "metrics_app"]
+__all__ = ["Metrics", "MetricsApp"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -123,26 +123,26 @@ class _Asked(Collector):
         return [GaugeMetricFamily(name, text, value=value) for name, text, value in said]
 
 
-def metrics_app(
-    metrics: Metrics, token: str | None = None
-) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+class MetricsApp:
     """An ASGI application that answers GET with what was measured, to whoever has the `token` if there is one."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, metrics: Metrics, token: str | None = None) -> None:
+        self._metrics = metrics
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         status, kind, body = 200, CONTENT_TYPE_LATEST, b""
         if scope["method"] not in ("GET", "HEAD"):
             status, kind = 405, "text/plain"
-        elif token is not None and not _has(token, scope):
+        elif self._token is not None and not _has(self._token, scope):
             status, kind = 401, "text/plain"
         else:
-            body = await asyncio.to_thread(generate_latest, metrics.registry)
+            body = await asyncio.to_thread(generate_latest, self._metrics.registry)
         headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-    return app
 
 
 def _has(token: str, scope: Scope) -> bool:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from agentlattice_core import AgentLattice
 from agentlattice_core.webhooks import Attempt
-from agentlattice_server.metrics import Metrics, metrics_app
+from agentlattice_server.metrics import Metrics, MetricsApp
 from agentlattice_server.telemetry import OpenTelemetryMeter
 from agentlattice_server.webhooks.sealing import SealingKey
 from agentlattice_server.webhooks.subscribing import Subscriptions
@@ -54,7 +54,7 @@ def metrics(log: AgentLattice) -> Iterator[Metrics]:
 
 
 def scraped(metrics: Metrics, token: str | None = None, **headers: str) -> str:
-    answer = TestClient(metrics_app(metrics, token)).get("/metrics", headers=headers)
+    answer = TestClient(MetricsApp(metrics, token)).get("/metrics", headers=headers)
     assert answer.status_code == 200
     return answer.text
 
@@ -104,7 +104,7 @@ def test_a_meter_that_fails_harms_nobody(log: AgentLattice, caplog: pytest.LogCa
 
 def test_metrics_may_take_a_token(metrics: Metrics) -> None:
     """Without it, 401 and no number; with it, everything; nothing but GET and HEAD."""
-    client = TestClient(metrics_app(metrics, "s3cret"))
+    client = TestClient(MetricsApp(metrics, "s3cret"))
     assert client.get("/metrics").status_code == 401
     assert client.get("/metrics", headers={"authorization": "Bearer wrong"}).status_code == 401
     assert "al_queue_length" in scraped(metrics, "s3cret", authorization="Bearer s3cret")
