@@ -36,7 +36,7 @@ from agentlattice_core.stores.databases import (
     organisations,
 )
 
-__all__ = ["Engine", "open_engine", "organisations", "release", "share"]
+__all__ = ["Engine", "open_engine", "organisations", "release"]
 
 T = TypeVar("T")
 
@@ -197,12 +197,6 @@ def open_engine(
                 _engines[name] = engine
         engine.users += 1
         return engine
-
-
-def share(engine: Engine) -> None:
-    """Count one more user of an open engine."""
-    with _engines_lock:
-        engine.users += 1
 
 
 def release(engine: Engine) -> None:

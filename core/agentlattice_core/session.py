@@ -22,7 +22,7 @@ from agentlattice_core.admission import Caller
 from agentlattice_core.agents import check_name, operator_named, register
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock
-from agentlattice_core.engine import Engine, open_engine, release, share
+from agentlattice_core.engine import Engine, open_engine, release
 from agentlattice_core.errors import ForbiddenError, IllegalTransitionError, InvalidRequestError, StoreError
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.principals import Operator, Role
@@ -173,17 +173,19 @@ class Session:
         grants: Iterable[str] | None = None,
         owner: str | None = None,
     ) -> Self:
-        """A client on the same log that acts for `agent`. An operator who registers one may not decide for it.
+        """A client on the same log, open as long as this one, that acts for `agent`.
 
-        At a service, registering takes a service key, and the client that comes back holds the agent's own.
+        An operator who registers an agent may not decide for it. At a service, registering takes a service key, and the
+        client that comes back holds the agent's own.
         """
         if self._service is not None:
             if agent == self.agent and (tags, grants, owner) == (None, None, None):
-                return self._speaking(
-                    self._service.holder(self._service.key), self._mode, int(self._gate_patience * 1000)
-                )
-            key = _registered(self._service, check_name(agent, "agent"), tags, grants, owner)
-            return self._speaking(self._service.holder(key), self._mode, int(self._gate_patience * 1000))
+                key = self._service.key
+            else:
+                key = _registered(self._service, check_name(agent, "agent"), tags, grants, owner)
+            client = self._speaking(self._service.holder(key), self._mode, int(self._gate_patience * 1000))
+            client._borrowed = True
+            return client
         client = self._sibling()
         try:
             client._caller = Caller(check_name(agent, "agent"), self._mode)
@@ -194,7 +196,7 @@ class Session:
         return client
 
     def for_operator(self, operator: str, *, role: Role = "member", groups: Iterable[str] = ()) -> Self:
-        """A client on the same log that decides for the person `operator`.
+        """A client on the same log, open as long as this one, that decides for the person `operator`.
 
         `role` and `groups` count as long as nobody is registered in the log (`register_operator`). At a service, who
         decides is who holds an operator's key, and nobody can speak for them: raises ForbiddenError.
@@ -209,8 +211,9 @@ class Session:
         return client
 
     def _sibling(self) -> Self:
-        share(self._engine)
-        return self._over(self._engine, self._mode, int(self._gate_patience * 1000))
+        client = self._over(self._engine, self._mode, int(self._gate_patience * 1000))
+        client._borrowed = True
+        return client
 
     def _register(
         self,
@@ -336,16 +339,18 @@ class Session:
             self._engine.flush()
 
     def close(self) -> None:
-        """End subscriptions, record what is outstanding, and close the file or the connections if no other client
-        uses them.
+        """End subscriptions, record what is outstanding, and close the file or the connections if nobody else opened
+        them. What `for_agent` and `for_operator` gave ends with the client that gave it.
         """
         if not self._closed:
             self._closed = True
             while self._ends:
                 self._ends.pop()()
+            if self._borrowed:
+                return
             if self._service is not None:
                 self._service.close()
-            elif not self._borrowed:
+            else:
                 release(self._opened)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The connections to one address, shared by all clients of it: pools, retries, and what is sent without waiting.
+"""The connections to one address, of a client and those it gave: pools, retries, and what is sent without waiting.
 
 - Blocking calls share one pool; each event loop has one of its own, which ends with it. A forked child opens new ones.
 - A request that got no answer, or 5xx, is sent again after 1, 2 and 4 seconds, and one that was turned away (429, 503)
@@ -71,7 +71,6 @@ class Connections:
     def __init__(self, base_url: str, *, pace: Pace | None = None) -> None:
         self.base_url = base_url
         self.pace = pace or Pace()
-        self.users = 1
         self._tls: ssl.SSLContext | None = None
         self._restart()
         _all.add(self)
@@ -193,18 +192,9 @@ class Connections:
 
     # Ending
 
-    def share(self) -> Connections:
-        """Count one more user."""
+    def close(self) -> None:
+        """Send what is posted, and let go of the connections."""
         with self._lock:
-            self.users += 1
-        return self
-
-    def release(self) -> None:
-        """Send what is posted, and let go of the connections if nobody else uses them."""
-        with self._lock:
-            self.users -= 1
-            if self.users > 0:
-                return
             client, self._client = self._client, None
             clients = list(self._clients.items())
             self._clients.clear()

@@ -73,8 +73,8 @@ class Service:
         return f"<service at {self.connections.base_url}>"
 
     def holder(self, api_key: str) -> Service:
-        """Another key holder at the same address, who has a part in its connections."""
-        return Service(self.connections.share(), api_key, self.poll_interval)
+        """Another key holder at the same address, over these connections."""
+        return Service(self.connections, api_key, self.poll_interval)
 
     def child(self, api_key: str, delegation: str, name: str) -> Service:
         """One who acts under a delegation, over its parent's connections."""
@@ -94,7 +94,7 @@ class Service:
 
     def close(self) -> None:
         """Send what is outstanding, and let go of the connections."""
-        self.connections.release()
+        self.connections.close()
 
     def flush(self) -> None:
         """Return when all that was posted has been sent."""
