@@ -20,6 +20,7 @@ from agentlattice_cli import (
     policy_commands,
     registry_commands,
     service_commands,
+    webhook_commands,
 )
 from agentlattice_cli.posture_commands import posture
 from agentlattice_cli.program import Program
@@ -46,6 +47,7 @@ app.add_typer(approval_commands.app, name="approvals")
 app.add_typer(delegation_commands.app, name="delegations")
 app.add_typer(policy_commands.app, name="policy")
 app.add_typer(registry_commands.app, name="registry")
+app.add_typer(webhook_commands.app, name="webhooks")
 custody_commands.extend(audit_commands.app)
 app.add_typer(audit_commands.app, name="audit")
 app.command("posture")(posture)

@@ -34,7 +34,9 @@ __all__ = [
     "check_known",
     "deciding",
     "following",
+    "installed_server",
     "looking",
+    "managing",
     "note_unapplied",
     "operator_of",
     "proving",
@@ -128,6 +130,18 @@ def proving(settings: Settings) -> Iterator[Engine]:
 
 
 @contextmanager
+def managing(settings: Settings) -> Iterator[Engine]:
+    """The database, to be written to by whoever was checked before. Raises StoreError if there is none."""
+    _check_database(settings)
+    _check_there(settings)
+    engine = open_engine(settings.db, signing_key=settings.signing_key, organisation=settings.organisation)
+    try:
+        yield engine
+    finally:
+        release(engine)
+
+
+@contextmanager
 def acting(settings: Settings, *, new: bool = True) -> Iterator[AgentLattice]:
     """A client for the agent that is named.
 
@@ -179,6 +193,20 @@ def deciding(settings: Settings, *, new: bool = False) -> Iterator[AgentLattice]
         organisation=settings.organisation,
     ) as client:
         yield client
+
+
+@contextmanager
+def installed_server() -> Iterator[None]:
+    """Import what the service needs; says what to install where that is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0].startswith("agentlattice"):
+            raise
+        raise AgentLatticeError(
+            "NOT_INSTALLED",
+            f"this needs `{error.name}`, which comes with `pip install 'agentlattice-integrations[server]'`",
+        ) from None
 
 
 def operator_of(settings: Settings) -> str:

@@ -27,6 +27,8 @@ __all__ = [
     "Policies",
     "Roles",
     "SigningKey",
+    "WebhookKey",
+    "WebhookReach",
 ]
 
 Db = Annotated[
@@ -38,6 +40,23 @@ SigningKey = Annotated[
         "--signing-key",
         metavar="FILE",
         help="The key that signs the log (AL_SIGNING_KEY; default: beside the database).",
+    ),
+]
+WebhookKey = Annotated[
+    str | None,
+    typer.Option(
+        "--webhook-key",
+        metavar="FILE",
+        help="The key that seals the secrets of webhooks (AL_WEBHOOK_KEY; default: beside the database).",
+    ),
+]
+WebhookReach = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--webhook-reach",
+        metavar="NETWORK",
+        help="A network, or `loopback`, that webhooks may reach beside public addresses (AL_WEBHOOK_REACH). "
+        "May be repeated.",
     ),
 ]
 BaseUrl = Annotated[

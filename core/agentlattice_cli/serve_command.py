@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentlattice_cli.options import Policies, SigningKey
+from agentlattice_cli.options import Policies, SigningKey, WebhookKey, WebhookReach
+from agentlattice_cli.settings import resolve
 
 if TYPE_CHECKING:
     from agentlattice_core.engine import Engine
@@ -51,6 +53,8 @@ def serve(
             "its secret comes from AL_OIDC_CLIENT_SECRET.",
         ),
     ] = None,
+    webhook_key: WebhookKey = None,
+    webhook_reach: WebhookReach = None,
     calls_per_minute: Annotated[
         int,
         typer.Option(
@@ -61,18 +65,36 @@ def serve(
     """Serve agents and operators over HTTP."""
     from agentlattice_core.client import AgentLattice
     from agentlattice_core.principals import Operator
-    from agentlattice_server import Organisations, Service, ServiceSettings, create_app, listen
+    from agentlattice_server import (
+        Organisations,
+        OutwardSettings,
+        Service,
+        ServiceSettings,
+        create_app,
+        listen,
+        telemetry,
+    )
     from agentlattice_server.bootstrap import BOOTSTRAP, first_keys, first_link, write_bootstrap
     from agentlattice_server.oidc import provider_in
     from agentlattice_server.requestlog import log_as_json
+    from agentlattice_server.webhooks.addresses import Reach
+    from agentlattice_server.webhooks.sealing import SealingKey
 
+    settings = resolve({"db": database, "webhook_key": webhook_key, "webhook_reach": webhook_reach})
     provider = provider_in(oidc) if oidc is not None else None
+    outward = OutwardSettings(
+        SealingKey(settings.webhook_key),
+        Reach.of(settings["webhook_reach"].value),
+        os.environ.get("AL_METRICS_TOKEN") or None,
+    )
     log_as_json()
+    telemetry.set_up()
     listening = listen(host, port)
     organisations = Organisations(database, signing_key=signing_key)
     engine = organisations.first
     service = Service(
-        create_app(organisations, ServiceSettings(calls_per_minute, provider=provider)), listening
+        create_app(organisations, ServiceSettings(calls_per_minute, provider=provider, outward=outward)),
+        listening,
     )
     if bootstrap is not None:
         write_bootstrap(bootstrap, engine, service.url)

@@ -75,6 +75,12 @@ class Settings:
         return None
 
     @property
+    def webhook_key(self) -> Path:
+        """The file of the key that seals webhooks' secrets: beside a SQLite file, else in the working directory."""
+        beside = f"{self.db}.webhook-key" if isinstance(self.db, Path) else "agentlattice.webhook-key"
+        return Path(self._found["webhook_key"].value or beside)
+
+    @property
     def policies(self) -> list[Path]:
         """The policy files to keep in force."""
         return [Path(path) for path in self._found["policies"].value]
@@ -111,6 +117,8 @@ SETTINGS: Mapping[str, _Kind] = {
     "policies": _Kind("AL_POLICIES", (), split=os.pathsep, paths=True, is_list=True),
     "mode": _Kind("AL_MODE", "enforce", choices=_MODES),
     "base_url": _Kind("AL_BASE_URL"),
+    "webhook_key": _Kind("AL_WEBHOOK_KEY", default_source="beside the database", paths=True),
+    "webhook_reach": _Kind("AL_WEBHOOK_REACH", (), split=",", is_list=True),
 }
 """Every setting there is, by its name in a file."""
 

@@ -35,6 +35,7 @@ from agentlattice_core.results import (
     ReportResult,
 )
 from agentlattice_core.session import EIGHT_HOURS_MS, Mode, PolicySource, connected
+from agentlattice_core.tracing import with_trace
 from agentlattice_core.waiting import Standing, Waiting
 from agentlattice_core.work import Command, Reading, Work
 
@@ -107,6 +108,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         trusted: Iterable[str],
         fields: dict[str, Any],
     ) -> Work[ActionResult]:
+        context = with_trace(context)
         service = self._remote
         if service is not None:
             action = Action.build(action_type, options_given(options, fields), trusted=trusted)
@@ -275,6 +277,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
     ) -> Work[ActionResult]:
         admission.checked_text("reason", reason)
         admission.checked_text("message", message)
+        context = with_trace(context)
         checked = admission.checked_context(context) if context else {}
         service = self._remote
         if service is not None:

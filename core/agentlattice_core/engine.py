@@ -22,6 +22,7 @@ from agentlattice_core.commands import Commands
 from agentlattice_core.errors import AgentLatticeError, AuditError, NotRecordedError, StoreError
 from agentlattice_core.follower import Follower
 from agentlattice_core.keeper import Keeper
+from agentlattice_core.metering import Meter
 from agentlattice_core.notary import Notary
 from agentlattice_core.policies import Policies
 from agentlattice_core.scheduler import SOON, Scheduler
@@ -74,6 +75,15 @@ class Engine:
             self.keeper.later("tidying", 0.0, self.store.tidy)
         self.keeper.later("checkpoint", _SIGNING_INTERVAL, self._sign)
         self.keeper.later("deadlines", SOON, self._scheduler.look)
+
+    def measure(self, meter: Meter | None) -> None:
+        """Have `meter` told of every batch from now on; None ends that."""
+        self._sequencer.meter = meter
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait to be recorded."""
+        return self._sequencer.waiting
 
     def _sign(self) -> None:
         if not self.notary.sign_unless_another_does():

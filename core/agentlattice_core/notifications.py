@@ -13,6 +13,7 @@
 | delegation, expired | `delegation.expired` |
 | delegation, closed or revoked | `delegation.revoked` |
 | policy, applied | `policy.changed` |
+| webhook, disabled | `webhook.disabled` |
 
 - `id` in the data is the entry's index: a subscriber that was away can tell what it missed.
 - An agent is told of its own actions and of policy changes, and shown no more of a condition than the policy's
@@ -40,6 +41,7 @@ EVENT_TYPES = (
     "delegation.expired",
     "delegation.revoked",
     "policy.changed",
+    "webhook.disabled",
 )
 """Every type this release sends."""
 
@@ -117,6 +119,9 @@ def notification(
     elif kind == "policy" and data["event"] == "applied":
         event_type = "policy.changed"
         told |= {"source": data["source"]}
+    elif kind == "webhook" and data["event"] == "disabled" and audience == "operator":
+        event_type = "webhook.disabled"
+        told |= {"webhook_id": data["webhook"], "name": data["name"], "reason": data["why"]}
     else:
         return None
     return GovernanceEvent(

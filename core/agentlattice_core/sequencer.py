@@ -23,6 +23,7 @@ import asyncio
 import copy
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -31,6 +32,7 @@ from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock, SystemClock
 from agentlattice_core.commands import Commands, answers, foresee, perhaps_run, recorded
 from agentlattice_core.errors import AgentLatticeError, NotRecordedError, StoreError
+from agentlattice_core.metering import Measured, Meter
 from agentlattice_core.stores.base import Offer, Round, Store, Transaction
 
 __all__ = ["Command", "Sequencer"]
@@ -48,7 +50,18 @@ _MAX_WAITING = 10_000
 class _Ticket(Generic[T]):
     """A command in the queue, and how its caller is told: `signal` for a thread, `loop` and `future` for a task."""
 
-    __slots__ = ("abandoned", "command", "done", "error", "future", "given_up", "loop", "result", "signal")
+    __slots__ = (
+        "abandoned",
+        "command",
+        "done",
+        "error",
+        "future",
+        "given_up",
+        "loop",
+        "result",
+        "signal",
+        "since",
+    )
 
     def __init__(self, command: Command[T], abandoned: Callable[[T], None] | None) -> None:
         self.command = command
@@ -57,6 +70,7 @@ class _Ticket(Generic[T]):
         self.error: BaseException | None = None
         self.done = False
         self.given_up = False
+        self.since = time.perf_counter()
         self.signal: threading.Lock | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.future: asyncio.Future[T] | None = None
@@ -111,6 +125,7 @@ class Sequencer:
         self._after_batch = after_batch
         # What another process decides is decided by the system's clock.
         self._commands = commands if isinstance(clock, SystemClock) else None
+        self.meter: Meter | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -174,6 +189,11 @@ class Sequencer:
     def has_riders(self) -> bool:
         """Whether something posted still waits for a batch to take it along."""
         return bool(self._riders)
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for a batch."""
+        return len(self._queue)
 
     def close(self) -> None:
         """Take no more commands, and end the worker thread once nothing waits for it."""
@@ -261,6 +281,8 @@ class Sequencer:
                 raise
             except BaseException as error:
                 turn.interrupt = error
+        if self.meter is not None and turn.tickets:
+            self._measure(self.meter, turn.tickets)
         if turn.interrupt is not None:
             raise turn.interrupt
         if turn.committed:
@@ -268,6 +290,15 @@ class Sequencer:
                 self._after_batch()
             except Exception as error:
                 _log.warning("background work could not be started: %s", error)
+
+    def _measure(self, meter: Meter, tickets: list[_Ticket[Any]]) -> None:
+        now = time.perf_counter()
+        answers = [(ticket.result, now - ticket.since) for ticket in tickets if ticket.error is None]
+        lost = sum(isinstance(ticket.error, NotRecordedError) for ticket in tickets)
+        try:
+            meter.batch(Measured(answers, lost, len(self._queue)))
+        except Exception as error:
+            _log.warning("a batch could not be measured: %s", error)
 
     def _serve(self, leader: _Ticket[Any], turn: _Turn) -> None:
         """Take what waits, run it, pass the lead on, answer. Interrupted, it goes on where it was."""

@@ -11,6 +11,7 @@ or, inside of another program:
 
 from agentlattice_server.application import ServiceSettings, create_app
 from agentlattice_server.organisations import Organisations
+from agentlattice_server.outward import OutwardSettings
 from agentlattice_server.serving import Service, listen
 
-__all__ = ["Organisations", "Service", "ServiceSettings", "create_app", "listen"]
+__all__ = ["Organisations", "OutwardSettings", "Service", "ServiceSettings", "create_app", "listen"]

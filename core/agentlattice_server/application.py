@@ -31,10 +31,12 @@ from agentlattice_server.login import Login
 from agentlattice_server.oidc import OidcSettings
 from agentlattice_server.openapi import described
 from agentlattice_server.organisations import Organisations
+from agentlattice_server.outward import Outward, OutwardSettings
 from agentlattice_server.problems import RequestError, answer_error
 from agentlattice_server.rates import RateLimits
 from agentlattice_server.realtime import realtime
 from agentlattice_server.requestlog import RequestLog
+from agentlattice_server.telemetry import Tracing
 
 __all__ = ["ENDPOINTS", "ServiceSettings", "create_app"]
 
@@ -55,12 +57,14 @@ _THREADS = 32
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """`calls_per_minute` is how many calls a key may make on this node (0: as many as it likes), `most_bytes` how
-    large a body may be, `provider` who vouches for the people of the first organisation.
+    large a body may be, `provider` who vouches for the people of the first organisation, `outward` how webhooks are
+    delivered and who may read the metrics; without it, neither is there.
     """
 
     calls_per_minute: int = 6000
     most_bytes: int = 2 * MAX_PAYLOAD_BYTES
     provider: OidcSettings | None = None
+    outward: OutwardSettings | None = None
 
 
 def create_app(organisations: Organisations, settings: ServiceSettings | None = None) -> FastAPI:
@@ -69,12 +73,17 @@ def create_app(organisations: Organisations, settings: ServiceSettings | None = 
     authenticator = Authenticator(organisations)
     rates = RateLimits(chosen.calls_per_minute)
     stopping = asyncio.Event()
+    outward = Outward(organisations, chosen.outward) if chosen.outward is not None else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="agentlattice-reader")
         asyncio.get_running_loop().set_default_executor(threads)
+        if outward is not None:
+            await asyncio.to_thread(outward.start)
         yield
+        if outward is not None:
+            await asyncio.to_thread(outward.stop)
         await asyncio.to_thread(organisations.close)
 
     app = FastAPI(
@@ -106,6 +115,8 @@ def create_app(organisations: Organisations, settings: ServiceSettings | None = 
         app.add_route(path, page, methods=[method])
     for path in ("/realtime/v1", "/realtime/v1/websocket"):
         app.router.add_websocket_route(path, realtime(authenticator, stopping))
+    if outward is not None:
+        outward.attach(app, authenticator)
     app.add_route("/openapi.json", openapi)
     app.add_route("/healthz", healthy)
     app.add_route("/readyz", ready)
@@ -121,6 +132,7 @@ def create_app(organisations: Organisations, settings: ServiceSettings | None = 
         return answer_error(found, wire=False)
 
     app.add_exception_handler(HTTPException, refused)
+    app.add_middleware(Tracing)
     app.add_middleware(RequestLog)
     app.state.stopping = stopping
     return app

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from agentlattice_core.clock import Clock
 from agentlattice_core.engine import Engine, open_engine, organisations, release
@@ -38,6 +39,7 @@ class Organisations:
         self._opening = threading.Lock()
         self._engines: dict[str, Engine] = {}
         self._closed = False
+        self._followers: list[Callable[[Engine], None]] = []
         known = organisations(database)
         # A SQLite file is its first organisation. PostgreSQL has to be told which one is meant.
         first = known[0] if known and is_postgres(database) else None
@@ -79,11 +81,27 @@ class Organisations:
             raise StoreError("the service is ending; ask again")
         engine = open_engine(self._database, self._clock, organisation=organisation)
         self._engines[organisation] = engine
+        for follower in self._followers:
+            follower(engine)
         return engine
+
+    def engines(self) -> list[Engine]:
+        """The engines that are open."""
+        return list(self._engines.values())
+
+    def follow(self, follower: Callable[[Engine], None]) -> None:
+        """Open every organisation there is, and have `follower` called with each engine, and with each opened later."""
+        with self._opening:
+            for engine in self._engines.values():
+                follower(engine)
+            self._followers.append(follower)
+            for organisation in organisations(self._database):
+                if organisation not in self._engines:
+                    self._open(organisation)
 
     def check(self) -> None:
         """Raise StoreError if the database cannot be read, or NotRecordedError if a log may not be written."""
-        for engine in list(self._engines.values()):
+        for engine in self.engines():
             with engine.read() as reader:
                 _ = reader.head
             if engine.notary.alarm is not None:

@@ -35,6 +35,9 @@ STATUSES: Mapping[str, int] = {
     "INVALID_POLICY": 422,
     "EVENT_ID_CONFLICT": 422,
     "RATE_LIMITED": 429,
+    "NOT_INSTALLED": 501,
+    "UNREACHABLE": 502,
+    "CANNOT_UNSEAL": 503,
     "NOT_RECORDED": 503,
     "STORE_ERROR": 503,
 }
@@ -51,6 +54,8 @@ _TITLES = {
     422: "Not valid",
     429: "Too many requests",
     500: "Internal error",
+    501: "Not installed",
+    502: "Not reachable",
     503: "Not available",
 }
 

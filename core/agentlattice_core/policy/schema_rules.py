@@ -3,8 +3,8 @@
 - A rule may use the members that every rule has and those of its own type; any other is a problem, since a
   member that is ignored is a limit that is not there.
 - Amount bounds and caps name their currency. A cap is given as an amount or as `cap_from` a registry.
-- Approvers are `user:<name>` or `group:<name>`; a `webhook:<name>` can be told of an escalation but cannot
-  approve.
+- Approvers are `user:<name>` or `group:<name>`; a `webhook:<name>` or a `mailto:<address>` can be told of an
+  escalation but cannot approve.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _OWN: dict[str, tuple[str, ...]] = {
 _PER = ("agent", "organisation", "beneficiary", "category")
 _PER_SYNONYMS = {"organization": "organisation", "org": "organisation"}
 _APPROVAL_MEMBERS = ("timeout", "approvers", "quorum", "escalate_after", "escalate_to")
-_PARTY = re.compile(r"(user|group|webhook):[^\s:][^\s]*")
+_PARTY = re.compile(r"(user|group|webhook):[^\s:][^\s]*|mailto:[^\s@,;:<>\"()]+@[A-Za-z0-9.\-]+")
 _COUNTER = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _CAP_FROM = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 
@@ -210,7 +210,7 @@ def read_approval(reader: Reader, node: Node | None, path: str) -> ApprovalSpec 
         quorum=_quorum(reader, members.get("quorum"), f"{path}.quorum", approvers),
         escalate_after=reader.duration(members.get("escalate_after"), f"{path}.escalate_after"),
         escalate_to=_parties(
-            reader, members.get("escalate_to"), f"{path}.escalate_to", ("user", "group", "webhook")
+            reader, members.get("escalate_to"), f"{path}.escalate_to", ("user", "group", "webhook", "mailto")
         ),
     )
     if ("escalate_after" in members) != ("escalate_to" in members):

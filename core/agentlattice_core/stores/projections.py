@@ -33,6 +33,7 @@
 | `approval` | id | the request, its terms, votes, resolution and grant |
 | `pending` | deadline / approval id | nothing; it orders what waits by deadline |
 | `due` | time / what / approval id | nothing; it orders escalations (`escalate`) and unused grants (`lapse`) by time |
+| `webhook` ... | | see `webhook_projection` |
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from typing import Any
 
 from agentlattice_core.errors import AuditError
 from agentlattice_core.stores.base import Document, StateKey
+from agentlattice_core.stores.webhook_projection import fold_webhook
 
 __all__ = [
     "EXACT",
@@ -507,4 +509,5 @@ _FOLDS = {
     "claim": _claim,
     "outcome": _outcome,
     "erasure": _erasure,
+    "webhook": fold_webhook,
 }

@@ -42,6 +42,10 @@ def _delegations_and_registries(connection: apsw.Connection) -> None:
     """Nothing to change: a file that may hold them must not be written by a release that asks neither."""
 
 
+def _webhooks(connection: apsw.Connection) -> None:
+    """Nothing to change: a file that may hold them must not be written by a release that cannot fold them."""
+
+
 _FIND_ACTIONS = """
 INSERT OR IGNORE INTO state (kind, key, value)
 SELECT 'acted', substr(key, 1, length(key) - 12) || CASE WHEN json_valid(CAST(value AS TEXT))
@@ -65,6 +69,7 @@ _STEPS: list[Callable[[apsw.Connection], object]] = [
     _delegations_and_registries,
     _find_actions_by_type,
     _keys,
+    _webhooks,
 ]
 """Step n takes a file from version n to n + 1."""
 

@@ -53,6 +53,7 @@ from agentlattice_core.toolcalls.mapping import (
     ToolMapping,
 )
 from agentlattice_core.toolcalls.redaction import Redactor, redact_text
+from agentlattice_core.toolcalls.spans import traced, traced_sync
 
 __all__ = ["ToolGate"]
 
@@ -134,6 +135,7 @@ class ToolGate:
 
     # --- questions --------------------------------------------------------------------------------------------------
 
+    @traced_sync
     def authorize_sync(self, call: ToolCall, on_approval: OnApproval | None = None) -> Permit | Denial:
         """Decide on `call`. Blocks while a person is asked, if the gate waits for approvals. Never raises.
 
@@ -162,6 +164,7 @@ class ToolGate:
             answer = self._failed(call, error)
         return self._observed(call, answer) if isinstance(answer, Denial) else answer
 
+    @traced
     async def authorize(self, call: ToolCall, on_approval: OnApproval | None = None) -> Permit | Denial:
         """As `authorize_sync`, without blocking the event loop."""
         try:

@@ -1,0 +1,339 @@
+"""`al webhooks`: who else is told of what happens, and what they could not be told.
+
+- Everything takes a person, named with `--as` or AL_OPERATOR; changing anything takes `--role admin`.
+- Secrets are read from standard input or made, never taken from the command line, where others can see them. One that
+  is made is shown once.
+- Delivering is the service's part; `listen` forwards what happens to a program on this machine, for trying out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentlattice_cli import options
+from agentlattice_cli.program import command_group
+from agentlattice_cli.webhook_listen import listen
+
+if TYPE_CHECKING:
+    from agentlattice_core.webhooks import Webhook
+    from agentlattice_server.webhooks.subscribing import Subscriptions
+
+__all__ = ["app"]
+
+app = command_group("Tell other systems what happens: Standard Webhooks, Slack, PagerDuty, mail.")
+app.command()(listen)
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name or id.")]
+
+
+@contextmanager
+def _desk(**flags: Any) -> Iterator[Subscriptions]:
+    """The webhooks of the database, for the person who is named."""
+    from agentlattice_cli.opening import installed_server, managing, operator_of
+    from agentlattice_cli.settings import resolve
+    from agentlattice_core.agents import operator_named
+
+    with installed_server():
+        from agentlattice_server.webhooks.addresses import Reach
+        from agentlattice_server.webhooks.sealing import SealingKey
+        from agentlattice_server.webhooks.subscribing import Subscriptions
+
+    settings = resolve(flags)
+    reach = Reach.of(settings["webhook_reach"].value)
+    person = operator_named(operator_of(settings), settings["role"].value, settings["groups"].value)
+    with managing(settings) as engine:
+        yield Subscriptions(engine, SealingKey(settings.webhook_key), person, reach)
+
+
+@app.command("list")
+def list_webhooks(
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    webhook_key: options.WebhookKey = None,
+    json: options.Json = False,
+) -> None:
+    """List webhooks: where to, what they hear of, whether they are active, and how many messages failed and wait."""
+    from agentlattice_cli.output import Output
+
+    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+        found = desk.all()
+    out = Output(json=json)
+    if json:
+        out.document({"webhooks": [_document(hook) for hook in found]})
+        return
+    out.table(
+        ["id", "name", "to", "as", "events", "state", "waiting"],
+        [
+            [
+                hook.id,
+                hook.name,
+                hook.target,
+                hook.template,
+                "all" if hook.events is None else list(hook.events) or "escalations that name it",
+                "active" if hook.active else hook.why,
+                len(hook.retries),
+            ]
+            for hook in found
+        ],
+        "there are no webhooks",
+    )
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What policies call it: webhook:<name>.")],
+    url: Annotated[
+        str | None, typer.Argument(metavar="URL", help="Where to; PagerDuty has one of its own.")
+    ] = None,
+    template: Annotated[
+        str, typer.Option("--template", metavar="FORM", help="generic, slack, pagerduty or email.")
+    ] = "generic",
+    event: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--event", metavar="TYPE", help="A notification to hear of; all without it. May be repeated."
+        ),
+    ] = None,
+    only_escalations: Annotated[
+        bool, typer.Option("--only-escalations", help="Hear only of escalations that name it.")
+    ] = False,
+    only_agent: Annotated[
+        str | None, typer.Option("--only-agent", metavar="NAME", help="Hear of one agent only.")
+    ] = None,
+    person: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--person",
+            metavar="CHAT=OPERATOR",
+            help="Who decides as whom when they press a button, such as U024BE7LH=ana. May be repeated.",
+        ),
+    ] = None,
+    secret_stdin: Annotated[
+        bool,
+        typer.Option(
+            "--secret-stdin",
+            help="Read the secret from standard input: the receiver's own, Slack's signing secret, or PagerDuty's "
+            "routing key.",
+        ),
+    ] = False,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    webhook_key: options.WebhookKey = None,
+    webhook_reach: options.WebhookReach = None,
+    json: options.Json = False,
+) -> None:
+    """Subscribe somebody to what happens from now on. Prints the secret that it signs with, once."""
+    from agentlattice_cli.output import Output
+    from agentlattice_core.errors import InvalidRequestError
+
+    if only_escalations and event:
+        raise InvalidRequestError("`--event` and `--only-escalations` exclude each other")
+    given = sys.stdin.readline().strip() if secret_stdin else None
+    names = {"generic": "secret", "slack": "signing_secret", "pagerduty": "routing_key"}
+    secrets = {names.get(template, "secret"): given} if given is not None else {}
+    people = dict(_pair(one) for one in person or ())
+    with _desk(
+        operator=operator, role=role, db=db, webhook_key=webhook_key, webhook_reach=webhook_reach
+    ) as desk:
+        hook, secret = desk.add(
+            name,
+            url,
+            template=template,
+            events=[] if only_escalations else event or None,
+            agent=only_agent,
+            people=people,
+            **secrets,
+        )
+    _made(Output(json=json), hook, secret if given is None else None)
+
+
+@app.command()
+def rotate(
+    name: _Name,
+    secret_stdin: Annotated[
+        bool, typer.Option("--secret-stdin", help="Read the new secret from standard input.")
+    ] = False,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    webhook_key: options.WebhookKey = None,
+    json: options.Json = False,
+) -> None:
+    """Give a webhook a new secret, printed once; the one before signs beside it for a day."""
+    from agentlattice_cli.output import Output
+
+    given = sys.stdin.readline().strip() if secret_stdin else None
+    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+        hook, secret = desk.rotate(name, given)
+    _made(Output(json=json), hook, secret if given is None else None)
+
+
+@app.command()
+def remove(
+    name: _Name,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    webhook_key: options.WebhookKey = None,
+) -> None:
+    """End a webhook and erase its secrets. What it was not told yet, it is never told."""
+    from agentlattice_cli.output import Output
+
+    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+        hook = desk.get(name)
+        desk.remove(hook.id)
+    Output().line(f"{hook.id} removed")
+
+
+@app.command()
+def pause(
+    name: _Name,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    webhook_key: options.WebhookKey = None,
+) -> None:
+    """Tell a webhook nothing until it is resumed."""
+    _set_active(False, name, operator=operator, role=role, db=db, webhook_key=webhook_key)
+
+
+@app.command()
+def resume(
+    name: _Name,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    webhook_key: options.WebhookKey = None,
+) -> None:
+    """Go on where a paused or disabled webhook stopped."""
+    _set_active(True, name, operator=operator, role=role, db=db, webhook_key=webhook_key)
+
+
+@app.command("test")
+def send_test(
+    name: _Name,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    webhook_key: options.WebhookKey = None,
+    webhook_reach: options.WebhookReach = None,
+    json: options.Json = False,
+) -> None:
+    """Send a test message now. Exits with 1 if it was not delivered."""
+    from agentlattice_cli.output import Output
+
+    with _desk(
+        operator=operator, role=role, db=db, webhook_key=webhook_key, webhook_reach=webhook_reach
+    ) as desk:
+        made = desk.test(name)
+    out = Output(json=json)
+    if json:
+        out.document(made.to_dict())
+    else:
+        out.line(f"{made.outcome} in {made.milliseconds} ms{f': {made.error}' if made.error else ''}")
+    if made.outcome != "delivered":
+        raise typer.Exit(1)
+
+
+@app.command("dead-letters")
+def dead_letters(
+    name: _Name,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    webhook_key: options.WebhookKey = None,
+    json: options.Json = False,
+) -> None:
+    """List what could not be delivered, the oldest first, as far as the first hundred."""
+    from agentlattice_cli.output import Output
+    from agentlattice_core.webhooks import delivery_id
+
+    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+        hook = desk.get(name)
+        found = [
+            {"id": delivery_id(hook.id, index), "entry": index, **last}
+            for index, last in desk.dead_letters(hook.id)
+        ]
+    out = Output(json=json)
+    if json:
+        out.document({"webhook": hook.id, "dead_letters": found})
+        return
+    out.table(
+        ["id", "entry", "time", "attempts", "error"],
+        [[one["id"], one["entry"], one["at"], one["n"], one.get("error")] for one in found],
+        "everything was delivered, or waits to be",
+    )
+
+
+@app.command()
+def replay(
+    name: _Name,
+    entry: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--entry", metavar="INDEX", help="An entry to tell of again; every dead letter without it."
+        ),
+    ] = None,
+    operator: options.As = None,
+    role: options.Roles = None,
+    db: options.Db = None,
+    webhook_key: options.WebhookKey = None,
+) -> None:
+    """Have messages sent again, under the ids they had."""
+    from agentlattice_cli.output import Output
+
+    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+        count = desk.replay(name, entry or None)
+    Output().line(f"{count} to be sent again" if count else "there is nothing to send again")
+
+
+def _set_active(active: bool, name: str, **flags: Any) -> None:
+    from agentlattice_cli.output import Output
+
+    with _desk(**flags) as desk:
+        hook = desk.change(name, active=active)
+    Output().line(f"{hook.id} {'active' if active else 'paused'}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from agentlattice_core.errors import InvalidRequestError
+
+    chat, equals, person = text.partition("=")
+    if not (chat and equals and person):
+        raise InvalidRequestError(f"person `{text:.80}` must be like U024BE7LH=ana")
+    return chat, person
+
+
+def _made(out: Any, hook: Webhook, secret: str | None) -> None:
+    if out.json:
+        out.document({**_document(hook), **({"secret": secret} if secret is not None else {})})
+        return
+    out.fields([("id", hook.id), ("name", hook.name), ("to", hook.target), ("secret", secret)])
+    if secret is not None:
+        from agentlattice_cli.output import note
+
+        note("note: the secret is shown this once; the receiver needs it to verify what it gets")
+
+
+def _document(hook: Webhook) -> dict[str, Any]:
+    return {
+        "id": hook.id,
+        "name": hook.name,
+        "target": hook.target,
+        "template": hook.template,
+        "events": hook.events,
+        "agent_id": hook.agent_id,
+        "people": hook.people,
+        "active": hook.active,
+        "why": hook.why,
+        "created_at": hook.created_at,
+        "rotating_until": hook.rotating_until,
+        "waiting": len(hook.retries),
+    }

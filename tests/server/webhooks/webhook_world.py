@@ -1,0 +1,272 @@
+"""What the tests of webhooks share: receivers on real sockets, and a log with something to tell."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from agentlattice_core import AgentLattice
+from agentlattice_core.principals import Operator
+from agentlattice_core.webhooks import Webhook
+from agentlattice_server.webhooks.addresses import Reach
+from agentlattice_server.webhooks.deliverer import Deliverer
+from agentlattice_server.webhooks.sealing import SealingKey
+from agentlattice_server.webhooks.subscribing import Subscriptions
+
+__all__ = [
+    "ADMIN",
+    "LOOPBACK",
+    "PATIENCE",
+    "POLICIES",
+    "Answering",
+    "Receiver",
+    "World",
+    "certificate",
+    "dripping",
+    "names",
+    "receiving",
+    "until",
+]
+
+PATIENCE = 30.0
+ADMIN = Operator("ana", "admin")
+LOOPBACK = Reach(loopback=True)
+POLICIES = """\
+version: 1
+policies:
+  - {name: Notes, action: note.write, effect: allow}
+  - {name: Secrets, action: secret.read, effect: deny}
+  - name: Deploys
+    action: deploy.*
+    effect: require_approval
+    approval:
+      timeout: 4h
+      escalate_after: 1h
+      escalate_to: ["group:oncall", "webhook:pager", "mailto:oncall@acme.test"]
+"""
+
+
+def until(holds: Callable[[], Any], what: str) -> Any:
+    """What `holds` answers once it is true."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = holds()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.01)
+
+
+@dataclass
+class Request:
+    """What a receiver got."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        return self.headers["webhook-id"]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Answering = Callable[[int], tuple[int, dict[str, str]]]
+"""What the n-th request (from 1) is answered with."""
+
+
+@dataclass
+class Receiver:
+    """A web server that keeps what it got. `answer` may be changed at any time."""
+
+    answer: Answering
+    port: int = 0
+    requests: list[Request] = field(default_factory=list)
+    scheme: str = "http"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}/hook"
+
+    @property
+    def ids(self) -> list[str]:
+        return [request.id for request in self.requests]
+
+
+@contextmanager
+def receiving(answer: Answering | int = 200, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """A receiver, for as long as the block runs."""
+    answering: Answering = answer if callable(answer) else lambda number: (answer, {})
+    receiver = Receiver(answering)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            receiver.requests.append(Request(self.path, headers, body))
+            status, extra = receiver.answer(len(receiver.requests))
+            try:
+                self.send_response(status)
+                for name, value in {"content-length": "0", **extra}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+            except OSError:
+                pass  # whoever asked has gone
+
+        do_GET = do_POST  # noqa: N815  named by the library
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: the tests look at `requests`."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  a refused handshake is what some tests want
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        receiver.scheme = "https"
+    receiver.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def dripping(start: bytes, drop: bytes) -> Iterator[str]:
+    """The URL of a server that answers with `start` and then `drop`, again and again, without end."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            try:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.sendall(start)
+                    while True:
+                        connection.sendall(drop)
+                        time.sleep(0.02)
+            except OSError:
+                pass  # whoever asked has hung up
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+class World:
+    """A log with its administrator, its agent and its webhooks."""
+
+    def __init__(self, directory: Path, **options: Any) -> None:
+        self.path = directory / "governance.db"
+        policies = directory / "policies.yaml"
+        policies.write_text(POLICIES)
+        self.client = AgentLattice.embedded(
+            self.path, operator="ana", role="admin", groups=["oncall"], **options
+        )
+        self.client.apply_policies_sync(policies)
+        # Not by the administrator's client, who may not decide on what an agent of theirs asks.
+        self.agent = AgentLattice.embedded(self.path, agent="worker", owner="zoe", **options)
+        self.engine = self.client._engine
+        self.key = SealingKey(f"{self.path}.webhooks")
+        self.desk = Subscriptions(self.engine, self.key, ADMIN, LOOPBACK)
+
+    def deliverer(self, **options: Any) -> Deliverer:
+        options.setdefault("reach", LOOPBACK)
+        options.setdefault("spread", lambda wait: wait)
+        return Deliverer(self.engine, self.key, **options)
+
+    def act(self, count: int = 1, action: str = "note.write", **metadata: Any) -> list[str]:
+        """Have the agent act; the ids of its actions."""
+        return [
+            self.agent.execute_sync(action, metadata={"n": number, **metadata}).audit_event_id
+            for number in range(count)
+        ]
+
+    def hook(self, name: str = "hook") -> Webhook:
+        return self.desk.get(name)
+
+    def told(self, name: str = "hook") -> bool:
+        """Whether a subscription looked at everything that says something, and waits for nothing."""
+        hook = self.hook(name)
+        return not hook.retries and not self._missing(hook)
+
+    def _missing(self, hook: Webhook) -> bool:
+        with self.engine.read() as reader:
+            return any(b'"kind":"action"' in row[1] for row in reader.rows(hook.next))
+
+    def close(self) -> None:
+        """Close it, with state that is what the log makes of it."""
+        assert self.client.verify_state_sync() == []
+        self.agent.close()
+        self.client.close()
+
+
+def names(table: dict[str, Sequence[str]]) -> Callable[[str, int], Sequence[str]]:
+    """A resolver that knows the names in `table` and no others."""
+
+    def resolve(host: str, port: int) -> Sequence[str]:
+        if host not in table:
+            raise OSError("no such host")
+        return table[host]
+
+    return resolve
+
+
+def certificate(directory: Path, host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A certificate for `host`: the server's side, and one that trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    try:
+        alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        alternative = x509.DNSName(host)
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain, private = directory / "chain.pem", directory / "private.pem"
+    chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(chain, private)
+    return server, ssl.create_default_context(cafile=str(chain))
