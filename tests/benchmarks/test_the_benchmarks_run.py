@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+PATIENCE = 500  # seconds
 _COMMAND = Path(__file__).with_name("run.py")
 _NAMES = {
     "decision",
@@ -26,24 +29,44 @@ _NAMES = {
 }
 
 
-def _run(directory: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    written = directory / "figures.json"
-    done = subprocess.run(
-        [sys.executable, str(_COMMAND), "--json", str(written), "--directory", str(directory), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true"},
-        check=False,
-    )
-    return done, json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
+def _run(directory: Path, *arguments: str) -> tuple[int, str, str, dict[str, Any]]:
+    """The exit status, what was printed, the errors, and the figures of one run of the command."""
+    figures = directory / "figures.json"
+    printed, errors = directory / "printed", directory / "errors"
+    with printed.open("wb") as out, errors.open("wb") as err:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                str(_COMMAND),
+                "--json",
+                str(figures),
+                "--directory",
+                str(directory),
+                *arguments,
+            ],
+            stdout=out,
+            stderr=err,
+            start_new_session=True,  # it starts servers, which must not outlive it
+            env=os.environ
+            | {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "PYTHONFAULTHANDLER": "1"},
+        )
+        try:
+            status = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGABRT)  # each of its processes says where its threads stand
+            process.wait()
+            time.sleep(1)
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"it did not end; it printed: {printed.read_text()}{errors.read_text()}")
+    found = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
+    return status, printed.read_text(encoding="utf-8"), errors.read_text(encoding="utf-8"), found
 
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    done, found = _run(tmp_path_factory.mktemp("benchmarks"), "--quick")
-    assert done.returncode == 0, done.stderr
-    return done.stdout, found
+    status, printed, errors, found = _run(tmp_path_factory.mktemp("benchmarks"), "--quick")
+    assert status == 0, errors
+    return printed, found
 
 
 def test_one_command_runs_every_benchmark(figures: tuple[str, dict[str, Any]]) -> None:
@@ -97,7 +120,7 @@ def test_every_promise_has_its_bar(figures: tuple[str, dict[str, Any]]) -> None:
 
 def test_one_benchmark_can_be_run_alone_and_a_missed_bar_fails_on_request(tmp_path: Path) -> None:
     """`--only` runs what it names; only with `--check` does the exit status depend on the bars."""
-    done, found = _run(tmp_path, "--quick", "--only", "waking", "--check")
+    status, _, _, found = _run(tmp_path, "--quick", "--only", "waking", "--check")
     assert {one["benchmark"] for one in found["measurements"]} == {"waking"}
     missed = any(one["met"] is False for one in found["measurements"])
-    assert done.returncode == int(missed)
+    assert status == int(missed)
