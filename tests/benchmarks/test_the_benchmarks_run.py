@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def _run(directory: Path, *arguments: str) -> tuple[int, str, str, dict[str, Any
             os.killpg(process.pid, signal.SIGABRT)  # each of its processes says where its threads stand
             process.wait()
             time.sleep(1)
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             pytest.fail(f"it did not end; it printed: {printed.read_text()}{errors.read_text()}")
     found = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
     return status, printed.read_text(encoding="utf-8"), errors.read_text(encoding="utf-8"), found
