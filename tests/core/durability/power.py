@@ -86,7 +86,12 @@ class Disk(apsw.VFS):
 
     def mark(self, fact: Any) -> None:
         """Note a fact, and what lies beside the database by now: the signer syncs its own files."""
-        beside = {path.name: path.read_bytes() for path in self.directory.glob("signing.key*")}
+        while True:
+            try:
+                beside = {path.name: path.read_bytes() for path in self.directory.glob("signing.key*")}
+                break
+            except FileNotFoundError:
+                pass  # the signer renamed it meanwhile
         self.events.append(Mark(fact, beside))
 
     def image(self, cut: int, chance: random.Random, into: Path) -> list[Any]:
