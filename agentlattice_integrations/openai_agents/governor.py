@@ -231,6 +231,7 @@ class Governor:
         call_id: str | None = None,
         target: object | None = None,
         schema: Any = None,
+        suspended: bool = False,
     ) -> ToolCall:
         """Describe one call of a tool in the run that `context` belongs to."""
         run = self._run_of(context)
@@ -247,6 +248,7 @@ class Governor:
             run=run,
             on_behalf_of=self._on_behalf_of(context),
             context=_who(context, run),
+            suspended=suspended,
         )
 
     async def decide(self, call: ToolCall) -> Permit | Denial:

@@ -17,11 +17,20 @@ from reference import MODES, ORDER, REFUND, Action, Agent
 
 REQUESTS = (
     *("pending", "voted", "escalated", "approved", "approved by policy", "denied", "denied by policy"),
-    *("timed out", "cancelled", "cancelled with its agent", "claimed", "reported", "refused", "lapsed"),
+    *(
+        "timed out",
+        "cancelled",
+        "cancelled with its agent",
+        "claimed",
+        "reported",
+        "unknown",
+        "refused",
+        "lapsed",
+    ),
 )
 TO_REQUESTS = (
     *("vote", "vote otherwise shown", "deny", "stranger votes", "cancel", "claim", "outcome"),
-    *("escalation", "deadline", "lapse", "asker expires", "asker is revoked"),
+    *("outcome is lost", "escalation", "deadline", "lapse", "asker expires", "asker is revoked"),
     *("policy allows", "policy denies", "policy is deleted", "policy asks others"),
 )
 CHARGES = ("held", "settled", "kept", "released")
@@ -90,7 +99,7 @@ class Cells:
         assert asked is not None
         if amended:
             beside.policy_is("all", 100)
-        if state in ("approved", "claimed", "reported", "refused", "lapsed"):
+        if state in ("approved", "claimed", "reported", "unknown", "refused", "lapsed"):
             beside.vote(asked, "ann", False)
             beside.vote(asked, "bob", False)
         if state == "voted":
@@ -107,10 +116,12 @@ class Cells:
             beside.policy_is("allow" if state == "approved by policy" else "deny", 100)
         elif state == "refused":
             beside.policy_is("cid", 100)
-        if state in ("claimed", "reported", "refused"):
+        if state in ("claimed", "reported", "unknown", "refused"):
             beside.claim(asked)
         if state == "reported":
             beside.outcome(asked, failed=False)
+        elif state == "unknown":
+            beside.note_outcome(asked, "unknown")
         assert asked.named == state
         return asked
 
@@ -131,6 +142,8 @@ class Cells:
             beside.claim(request)
         elif event == "outcome":
             beside.outcome(request, failed=False)
+        elif event == "outcome is lost":
+            beside.note_outcome(request, "unknown")
         elif event == "asker is revoked":
             beside.revoke(agent, chance.choice(["root", "parent", "operator"]))
         elif event in ("escalation", "deadline", "lapse", "asker expires"):

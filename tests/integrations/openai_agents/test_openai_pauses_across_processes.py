@@ -112,7 +112,7 @@ def test_a_second_resume_in_a_third_process_runs_nothing_again(runs: dict[Any, P
 
 
 def test_a_process_killed_while_the_approved_tool_runs_leaves_an_unknown(tmp_path: Path) -> None:
-    """Nobody can say whether the tool finished: it is not run again, and whoever resumes next is told so."""
+    """Nobody can say whether the tool finished: it is not run again; who resumes is told so, and so is the log."""
     script(tmp_path, "deploy", 1)
     pauses = Pauses(tmp_path)
     asyncio.run(pauses.pause(pauses.agent(calls("deploy", 1))))
@@ -124,5 +124,5 @@ def test_a_process_killed_while_the_approved_tool_runs_leaves_an_unknown(tmp_pat
     told = json.loads((tmp_path / "resumed.json").read_text())
     assert (told["shown"], told["final"]) == ({"call_0": "OUTCOME_UNKNOWN"}, "done")
     assert pauses.ran() == ["deployed 0"]
-    assert [event.claim for event in pauses.log()] == ["started"]
+    assert [event.claim for event in pauses.log()] == ["unknown"]
     pauses.close()
