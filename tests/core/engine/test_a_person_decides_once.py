@@ -16,6 +16,7 @@ from agentlattice_core import (
     IllegalTransitionError,
     InvalidRequestError,
     NotFoundError,
+    ReportOutcome,
 )
 from agentlattice_core.testing import ManualClock
 

@@ -18,10 +18,7 @@ TOOLS = ("deploy", "inside", "shell", "apply_patch", "note")
 CELLS = [
     (count, decision, tool)
     for count, decision, tool in itertools.product(COUNTS, DECISIONS, TOOLS)
-    if (count > 1 or len(decision) == 1)
-    and (count == 2 or tool == "deploy")
-    # The time that an approval has is the policy's, which is about function tools here.
-    and (decision != "t" or tool in ("deploy", "inside"))
+    if (count > 1 or len(decision) == 1) and (count == 2 or tool == "deploy")
 ]
 
 
@@ -31,10 +28,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
     root = tmp_path_factory.mktemp("runs")
     found = {}
     for number, (count, decision, tool) in enumerate(CELLS):
-        inside, called = tool == "inside", tool
+        inside, called, hasty = tool == "inside", tool, decision == "t"
         if tool in ("deploy", "inside"):
-            called = "deploy_hastily" if decision == "t" else "deploy"
-        found[count, decision, tool] = script(root / str(number), called, count, inside=inside)
+            called = "deploy_hastily" if hasty else "deploy"
+        found[count, decision, tool] = script(root / str(number), called, count, inside=inside, hasty=hasty)
     directories = list(found.values())
     assert process("pause", directories) == -9
     for (_, decision, _), directory in found.items():
