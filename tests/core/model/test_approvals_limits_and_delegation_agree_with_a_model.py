@@ -387,7 +387,11 @@ def go_on(number: int, steps: int, times: int) -> tuple[Counter[tuple[str, str]]
         pass
 
     AtLength.TestCase.settings = settings(
-        max_examples=150, stateful_step_count=100, suppress_health_check=_QUIET, print_blob=True
+        max_examples=150,
+        stateful_step_count=100,
+        deadline=None,
+        suppress_health_check=_QUIET,
+        print_blob=True,
     )
     AtLength.TestCase("runTest").runTest()
     chance = random.Random(number)
