@@ -344,7 +344,8 @@ class Beside:
             if above and before < above[0].held.expires <= after:
                 CELLS[agent.held.state, "parent expires"] += 1
         if unwatched:
-            with patch.object(Scheduler, "_something_to_do", return_value=False):
+            # Not the question whether anything is due: the scheduler's thread may be asking it at this moment.
+            with patch.object(Scheduler, "_work", return_value=0):
                 self.clock.advance(minutes=minutes)
                 self.what_is_over_is_over(after)
                 self.al._opened.run(deadlines.settle)

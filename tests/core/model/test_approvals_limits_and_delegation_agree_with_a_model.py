@@ -401,6 +401,7 @@ def go_on(number: int, steps: int, times: int) -> tuple[Counter[tuple[str, str]]
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)  # minutes of work, and more of them beside other work
 def test_a_hundred_thousand_steps_are_clean_and_meet_every_cell_a_hundred_times() -> None:
     """One half on each of two cores; the seeds, and how often each cell was met, are printed."""
     numbers = [random.randrange(2**32) for _ in range(2)]
