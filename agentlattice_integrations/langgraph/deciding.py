@@ -25,12 +25,13 @@ from langgraph.config import get_config
 
 from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
+from agentlattice_core.toolcalls.acting import Acting, NoChild
 from agentlattice_core.toolcalls.call import Denial, OnApproval, Permit, ToolCall
 from agentlattice_core.toolcalls.denial import refusal
 from agentlattice_core.toolcalls.gate import ToolGate
 from agentlattice_core.toolcalls.governance import DecidingClient, GovernanceClient
 from agentlattice_core.toolcalls.mapping import ActionTable, mark_of
-from agentlattice_integrations.langgraph.acting import Acting, NoChild
+from agentlattice_integrations.langgraph.acting import run_of, settles
 from agentlattice_integrations.langgraph.answers import Answer, edited_arguments, pause_request, read_answer
 from agentlattice_integrations.langgraph.calls import FRAMEWORK, Attempts, ToolFacts, facts_of, make_call
 from agentlattice_integrations.langgraph.messages import denial_message
@@ -149,7 +150,7 @@ class CallGate:
         pause = Pause(config, facts.name, call_id)
         pause.look_sync()
         call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS, pause.run)
-        gate = self.acting.gate_sync(config)
+        gate = self.acting.gate_sync(*run_of(config))
         if isinstance(gate, NoChild):
             return gate.refuse_sync(self.gate, call)
         how = self._how(pause, facts.name, alone)
@@ -196,7 +197,7 @@ class CallGate:
         pause = Pause(config, facts.name, call_id)
         await pause.look()
         call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS, pause.run)
-        gate = await self.acting.gate_of(config)
+        gate = await self.acting.gate_of(*run_of(config))
         if isinstance(gate, NoChild):
             return await gate.refuse(self.gate, call)
         how = self._how(pause, facts.name, alone)
@@ -343,7 +344,7 @@ class CallGate:
     ) -> ToolMessage:
         """Refuse a model's call (`name`, `args`, `id`) before anything runs, and say why to the model."""
         made = _bare_call(call, config)
-        gate = self.acting.gate_sync(config)
+        gate = self.acting.gate_sync(*run_of(config))
         if isinstance(gate, NoChild):
             denial = gate.refuse_sync(self.gate, made)
         else:
@@ -355,7 +356,7 @@ class CallGate:
     ) -> ToolMessage:
         """As `refuse_sync`."""
         made = _bare_call(call, config)
-        gate = await self.acting.gate_of(config)
+        gate = await self.acting.gate_of(*run_of(config))
         if isinstance(gate, NoChild):
             denial = await gate.refuse(self.gate, made)
         else:
@@ -366,7 +367,7 @@ class CallGate:
         self, name: str, arguments: Mapping[str, Any], call_id: str | None, why: str
     ) -> None:
         """Record a call that ran at the model's provider, where it could not be stopped."""
-        gate = self.acting.gate_sync(_current_config())
+        gate = self.acting.gate_sync(*run_of(_current_config()))
         recording = self.gate if isinstance(gate, NoChild) else gate
         recording.refuse_sync(_hosted_call(name, arguments, call_id), "NOT_COVERABLE", why)
 
@@ -374,7 +375,7 @@ class CallGate:
         self, name: str, arguments: Mapping[str, Any], call_id: str | None, why: str
     ) -> None:
         """As `note_hosted_sync`."""
-        gate = await self.acting.gate_of(_current_config())
+        gate = await self.acting.gate_of(*run_of(_current_config()))
         recording = self.gate if isinstance(gate, NoChild) else gate
         await recording.refuse(_hosted_call(name, arguments, call_id), "NOT_COVERABLE", why)
 
@@ -403,7 +404,7 @@ class CallGate:
 
     def settled_by(self, other: CallGate) -> bool:
         """Whether `other` asks for the same agent, or for a child of it, which may do no more."""
-        return self.acting.settled_by(other.acting)
+        return settles(other.acting, self.acting)
 
     def asks_as(self, other: CallGate, tool: BaseTool) -> bool:
         """Whether `other`'s answer about `tool` is one to the question that this gate would ask."""

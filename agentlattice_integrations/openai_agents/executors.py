@@ -16,7 +16,7 @@ import copy
 import inspect
 import json
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -180,20 +180,26 @@ def decisions_of(tool: object) -> ExecutorDecisions | None:
     return asked if isinstance(asked, ExecutorDecisions) and asked.governor.pauses else None
 
 
-def govern_shell(tool: ShellTool, governor: Governor) -> ShellTool:
-    """A governed copy of a shell tool that runs here. One with a hosted environment is not for this function."""
-    decisions = ExecutorDecisions(governor, tool)
-    governed = copy.copy(tool)
-    own_executor = tool.executor
-    assert own_executor is not None
+def _governed_executor(
+    run: Callable[[Any], Any], decisions: ExecutorDecisions
+) -> Callable[[Any], Awaitable[Any]]:
+    """What runs a shell's commands as `run` does, once they were decided on; else the denial is their output."""
 
     async def executor(request: Any) -> Any:
         held = await decisions.take(request.ctx_wrapper, request.data.action, request.data.call_id)
         if isinstance(held, Denial):
             return held.text
-        return await run_permitted(held, lambda: own_executor(request), _never_failed)
+        return await run_permitted(held, lambda: run(request), _never_failed)
 
-    governed.executor = executor
+    return executor
+
+
+def govern_shell(tool: ShellTool, governor: Governor) -> ShellTool:
+    """A governed copy of a shell tool that runs here. One with a hosted environment is not for this function."""
+    decisions = ExecutorDecisions(governor, tool)
+    governed = copy.copy(tool)
+    assert tool.executor is not None
+    governed.executor = _governed_executor(tool.executor, decisions)
     governed.needs_approval = decisions.needs_approval
     governed.on_approval = decisions.on_approval
     return governed
@@ -203,15 +209,7 @@ def govern_local_shell(tool: LocalShellTool, governor: Governor) -> LocalShellTo
     """A governed copy of the older local shell tool, which has no approvals: the denial is its output."""
     decisions = ExecutorDecisions(governor, tool)
     governed = copy.copy(tool)
-    own_executor = tool.executor
-
-    async def executor(request: Any) -> Any:
-        held = await decisions.take(request.ctx_wrapper, request.data.action, request.data.call_id)
-        if isinstance(held, Denial):
-            return held.text
-        return await run_permitted(held, lambda: own_executor(request), _never_failed)
-
-    governed.executor = executor
+    governed.executor = _governed_executor(tool.executor, decisions)
     return governed
 
 

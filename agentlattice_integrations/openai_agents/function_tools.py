@@ -99,6 +99,9 @@ class Seat:
             call_id=call_id or _call_id(context),
             target=self.target,
             schema=self.tool.params_json_schema,
+            # Whether an agent waits inside is not told to who is asked about its approval.
+            suspended=self.kind == "agent"
+            and (not isinstance(context, ToolContext) or _suspended_inside(context)),
         )
 
     async def decide(self, context: Any, arguments: str) -> HeldPermit | Denial:

@@ -99,9 +99,9 @@ def govern(
     """Put the gate before every call of `target`: a tool, a list of tools, a hand-off, or an agent and all it reaches.
 
     - `al`: the client whose agent acts, or a delegation (`al.delegate(...)`) whose child does: each run has a child of
-      its own, or the run that the delegation names; see `acting`. The call of an agent that is a tool, and a hand-off,
-      are acts of the agent that makes them, so that a sub-agent is governed, and not the tool or hand-off behind which
-      it is.
+      its own, or the run that the delegation names; see `toolcalls.acting`. The call of an agent that is a tool, and a
+      hand-off, are acts of the agent that makes them, so that a sub-agent is governed, and not the tool or hand-off
+      behind which it is.
     - `report` is handed the coverage report, such as `print`; `coverage(result)` gives it later.
     - `actions`: mappings for tools one does not own, see `ActionTable`. `redact`: further paths to redact.
     - `on_approval`: `wait` until a person has decided (at most `approval_timeout` seconds), `pause`: end the run with

@@ -4,7 +4,8 @@
   survive a `RunState` that is resumed in another process. Without a trace (tracing is off and the run has no
   `trace_id`) a call has no name that outlives it, and is not idempotent.
 - Inside an agent that runs as a tool, the name of the outer call stands in front.
-- A call that a delegation's child cannot make, because there can be no child, is refused as its parent's attempt.
+- A delegation has one child for each run, told by the run's trace id, which a saved `RunState` keeps; see
+  `toolcalls.acting`.
 - The decision is a span of the SDK's trace when there is one. It holds what was decided, never arguments.
 """
 
@@ -28,21 +29,15 @@ from agents import RunContextWrapper, custom_span, get_current_trace
 from agents.tool_context import ToolContext
 
 from agentlattice_core.delegating import Delegate
-from agentlattice_core.errors import (
-    AgentLatticeError,
-    ForbiddenError,
-    IllegalTransitionError,
-    InvalidRequestError,
-)
+from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.results import ActionResult
+from agentlattice_core.toolcalls.acting import Acting, NoChild
 from agentlattice_core.toolcalls.call import CallKind, Denial, OnApproval, Permit, ToolCall
 from agentlattice_core.toolcalls.coverage import Coverage
-from agentlattice_core.toolcalls.denial import refusal
 from agentlattice_core.toolcalls.gate import ToolGate
 from agentlattice_core.toolcalls.governance import GovernanceClient
 from agentlattice_core.toolcalls.mapping import ActionTable
 from agentlattice_core.toolcalls.redaction import redact_text
-from agentlattice_integrations.openai_agents.acting import Acting
 
 __all__ = [
     "Answers",
@@ -231,6 +226,7 @@ class Governor:
         call_id: str | None = None,
         target: object | None = None,
         schema: Any = None,
+        suspended: bool = False,
     ) -> ToolCall:
         """Describe one call of a tool in the run that `context` belongs to."""
         run = self._run_of(context)
@@ -247,6 +243,7 @@ class Governor:
             run=run,
             on_behalf_of=self._on_behalf_of(context),
             context=_who(context, run),
+            suspended=suspended,
         )
 
     async def decide(self, call: ToolCall) -> Permit | Denial:
@@ -286,19 +283,8 @@ class Governor:
 
     async def _gate_in(self, call: ToolCall) -> ToolGate | Denial:
         """The gate of whoever acts in this call, or the refusal where nobody can."""
-        try:
-            return await self.acting_as.gate_of(call.run)
-        except AgentLatticeError as error:
-            if self.acting_as.client.mode == "observe":
-                return self.gate  # observing withholds nothing, so the call is recorded as the parent's
-            try:
-                if isinstance(error, ForbiddenError | IllegalTransitionError):
-                    return await self.gate.refuse(call, "OUT_OF_SCOPE", error.message)
-            except AgentLatticeError as failure:
-                error = failure
-            _log.error("a call of tool `%s` was denied because nobody could act in it: %s", call.tool, error)
-            action_type = self.gate.resolve(call.tool, call.target).action_type
-            return refusal("NOT_RECORDED", None, tool=call.tool, action_type=action_type)
+        gate = await self.acting_as.gate_of(call.run, get_current_trace())
+        return await gate.refuse(self.gate, call) if isinstance(gate, NoChild) else gate
 
     def _make_gate(self, client: GovernanceClient) -> ToolGate:
         return ToolGate(

@@ -45,12 +45,14 @@ def pause_block(result: RunResult | RunResultStreaming) -> None:
 
 
 async def answer_before(governor: Governor, call: ToolCall) -> HeldPermit | Denial:
-    """The answer to a call that has an identity, before it runs. Unless a person has still to decide, it is kept."""
+    """The answer to a call that has an identity, before it runs. It is kept, unless a person has still to decide, or
+    the call may be waiting inside, where a refusal is given once that is known.
+    """
     kept = governor.answers.kept(call)
     if kept is not None:
         return kept
     answer = await governor.ask(call)
-    if isinstance(answer, Denial) and answer.status == "pending":
+    if isinstance(answer, Denial) and (answer.status == "pending" or call.suspended):
         return answer
     found = answer if isinstance(answer, Denial) else HeldPermit(answer, call)
     governor.answers.keep(call, found)

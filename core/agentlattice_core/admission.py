@@ -5,8 +5,8 @@
 - An action that needs a person reserves its charges and waits. `claim` takes an approved one: a compare-and-set that
   re-runs the whole decision first, because policy, limits and time may have moved on. Its charges move to the claim's
   day.
-- A claim is started, then succeeded, failed or unknown; a grant that was not used in time, or whose caller is gone,
-  lapses. Nothing ever makes a claim startable again.
+- A claim is started, then succeeded, failed or unknown; an unknown one becomes succeeded or failed if somebody comes
+  who knows. A grant that was not used in time, or whose caller is gone, lapses. Nothing makes a claim startable again.
 - An event id is unique per agent. The same id with the same content returns the first answer, marked `replayed`;
   with other content it is a conflict. A replay never runs anything.
 - In observe mode everything is decided and recorded as usual, nothing waits for a person, and the caller may go on
@@ -479,11 +479,14 @@ def resolved_reason(state: _Rows, approval: Document) -> str | None:
 def record_claim_outcome(
     batch: Batch, caller: Caller, audit_event_id: str, outcome: str, message: str | None
 ) -> None:
-    """Note how a claimed run went: succeeded, failed or unknown. Only the first word on a started claim counts."""
+    """Note how a claimed run went: succeeded, failed or unknown. The first word on a started claim counts, and the
+    first that knows on an unknown one: it may have been presumed lost while it ran.
+    """
     if outcome not in _CLAIM_OUTCOMES:
         raise InvalidRequestError(f"claim outcome `{outcome}` is not one of {', '.join(_CLAIM_OUTCOMES)}")
     index, agent_id, document = stored_action(batch, caller, audit_event_id)
-    if document.get("claim") != "started":
+    claim = document.get("claim")
+    if claim != "started" and (claim != "unknown" or outcome == "unknown"):
         return
     data = {"action": audit_event_id, "agent_id": agent_id, "entry": index, "claim": outcome}
     payload = _payload({"message": message}) if message else None
@@ -508,7 +511,7 @@ def report(batch: Batch, caller: Caller, audit_event_id: str, outcome: ReportOut
             f"action `{audit_event_id}` is `{document['status']}` and never ran, so it has no outcome to report"
         )
     data = {"action": audit_event_id, "agent_id": agent_id, "entry": index, "status": outcome.status}
-    if document["claim"] == "started":
+    if document["claim"] in ("started", "unknown"):
         data["claim"] = "failed" if outcome.status == "failure" else "succeeded"
     said = {k: v for k, v in (("message", outcome.message), ("metadata", outcome.metadata)) if v is not None}
     batch.record("outcome", _who(caller, agent_id), data, payload=_payload(said) if said else None)

@@ -249,8 +249,9 @@ class AgentLattice(Looking, Operating, Delegating, Following):
     def record_outcome(self, audit_event_id: str, claim: str, message: str | None = None) -> None:
         """Note how a claimed run went (`succeeded`, `failed`, `unknown`), without waiting for the disk.
 
-        Of a long `message` the first 10,000 characters are kept. If the process dies before it is written, the claim
-        goes on reading `started`: nobody can say how it went.
+        The first word counts, and on `unknown` the first that says otherwise. Of a long `message` the first 10,000
+        characters are kept. If the process dies before it is written, the claim goes on reading `started` until the
+        call comes again, and then `unknown`: nobody can say how it went.
         """
         if message is not None:
             message = message.encode("utf-8", "backslashreplace").decode()[:_MOST_OF_A_MESSAGE]

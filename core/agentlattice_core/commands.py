@@ -28,14 +28,33 @@ from agentlattice_core.stores.projections import action_key, event_key
 __all__ = ["Commands", "Execution", "Outcome", "answers", "foresee", "perhaps_run", "recorded"]
 
 
-class Execution:
+class _OfCaller:
+    """What is done for an agent."""
+
+    __slots__ = ("_caller",)
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    @property
+    def names(self) -> list[StateKey]:
+        """What says who acts."""
+        caller = self._caller
+        return [("agent", caller.agent), *([("key", caller.key)] if caller.key is not None else [])]
+
+    @property
+    def agent(self) -> str:
+        return self._caller.agent
+
+
+class Execution(_OfCaller):
     """Decide on an action and record it; see `admission.execute`."""
 
-    __slots__ = ("_action", "_caller", "_nonce", "_policies", "_since")
+    __slots__ = ("_action", "_nonce", "_policies", "_since")
 
     def __init__(self, policies: Policies, caller: Caller, action: Action, nonce: str | None = None) -> None:
+        super().__init__(caller)
         self._policies = policies
-        self._caller = caller
         self._action = action
         self._nonce = nonce or os.urandom(10).hex()
         self._since: int | None = None
@@ -49,16 +68,6 @@ class Execution:
     def recorded(self, batch: Batch) -> ActionResult | None:
         """The answer, if another process has recorded the action."""
         return None if self._since is None else admission.result_of(batch, self._nonce, self._since)
-
-    @property
-    def names(self) -> list[StateKey]:
-        """What says who acts."""
-        caller = self._caller
-        return [("agent", caller.agent), *([("key", caller.key)] if caller.key is not None else [])]
-
-    @property
-    def agent(self) -> str:
-        return self._caller.agent
 
     def reads(self, agent_id: str) -> tuple[list[StateKey], list[int]]:
         """What of its own it will ask for."""
@@ -86,28 +95,18 @@ class Execution:
         return ActionResult.from_dict(value)
 
 
-class Outcome:
+class Outcome(_OfCaller):
     """Note how a claimed run went; see `admission.record_claim_outcome`. Run twice, it does nothing more."""
 
-    __slots__ = ("_caller", "_data")
+    __slots__ = ("_data",)
 
     def __init__(self, caller: Caller, audit_event_id: str, claim: str, message: str | None) -> None:
-        self._caller = caller
+        super().__init__(caller)
         self._data = (audit_event_id, claim, message)
 
     def __call__(self, batch: Batch) -> bool:
         admission.record_claim_outcome(batch, self._caller, *self._data)
         return True
-
-    @property
-    def names(self) -> list[StateKey]:
-        """What says who acts."""
-        caller = self._caller
-        return [("agent", caller.agent), *([("key", caller.key)] if caller.key is not None else [])]
-
-    @property
-    def agent(self) -> str:
-        return self._caller.agent
 
     def reads(self, agent_id: str) -> tuple[list[StateKey], list[int]]:
         """What of its own it will ask for."""
@@ -115,7 +114,7 @@ class Outcome:
         return ([], []) if index is None else ([("action", action_key(agent_id, index))], [index])
 
     def perhaps_run(self, size: int) -> None:
-        """Only the first word on a claim counts, so there is nothing to look for."""
+        """What was said of a claim counts once, so there is nothing to look for."""
 
     def data(self) -> list[Any]:
         caller = self._caller

@@ -2,6 +2,7 @@
 
 - Only from a log that verifies: state made from a forged log would be forged. The whole log is verified and folded
   while nobody else can write.
+- What was signed last is read first: whoever signs at this moment may hold the signer's lock and wait for the log.
 - Only documents that differ are written, in one transaction with an entry that says who had it done, why, and how many
   there were. State that is what the log makes of it is left alone, and nothing is recorded.
 """
@@ -37,8 +38,10 @@ def rebuild_state(engine: Engine, operator: Operator, reason: str) -> list[State
     if engine.notary.alarm is not None:
         raise AuditError(engine.notary.alarm)
 
+    last = engine.notary.last()
+
     def work(transaction: Transaction) -> list[StateDifference]:
-        found = verify(engine)
+        found = verify(engine, last=last)
         if not found.chain_valid:
             raise AuditError(f"no state is made from a log that does not verify: {found.problem}")
         different = list(state_differences(transaction))

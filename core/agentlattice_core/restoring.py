@@ -52,7 +52,7 @@ def found_restore(engine: Engine) -> Restore:
         raise AuditError(f"a copy that does not verify by itself is not accepted: {result.problem}")
     signed = engine.notary.last().size
     with engine.read() as reader:
-        begun = _begun(reader, engine)
+        begun = _begun(reader, engine.notary.last_note())
         kept = begun.kept if begun is not None else reader.head.size
         vouched = max((size for size, _ in reader.checkpoints() if size <= kept), default=0)
     if not 0 < kept < signed:
@@ -83,7 +83,7 @@ def accept_restore(engine: Engine, operator: Operator, reason: str, confirmation
     lost = engine.notary.last_note()
 
     def work(transaction: Transaction) -> None:
-        if _begun(transaction, engine) is not None:
+        if _begun(transaction, lost) is not None:
             return
         if transaction.head.size != found.kept:
             raise AuditError("the log was changed in the meantime; look again")
@@ -107,8 +107,8 @@ def accept_restore(engine: Engine, operator: Operator, reason: str, confirmation
     return cut
 
 
-def _begun(reader: Reader, engine: Engine) -> Cut | None:
-    """The cut that the last entry speaks of, if the signer has not gone on from it yet."""
+def _begun(reader: Reader, signed: str) -> Cut | None:
+    """The cut that the last entry speaks of, if the signer, who signed `signed` last, has not gone on from it yet."""
     row = reader.row(reader.head.size - 1)
     cut = read_cut(parse(row[1])) if row is not None else None
-    return cut if cut is not None and cut.checkpoint == engine.notary.last_note() else None
+    return cut if cut is not None and cut.checkpoint == signed else None

@@ -40,16 +40,22 @@ _BEYOND = 2**62
 
 
 def verify(
-    engine: Engine, checkpoint: str | None = None, *, incremental: bool = False, restored: bool = False
+    engine: Engine,
+    checkpoint: str | None = None,
+    *,
+    incremental: bool = False,
+    restored: bool = False,
+    last: Checkpoint | None = None,
 ) -> VerifyResult:
     """Verify the log. `checkpoint` is a signed note that was kept elsewhere.
 
     `incremental` starts from `checkpoint`, or from the last one signed, and trusts what it vouches for. `restored` asks
-    of an older copy whether it fits by itself, leaving out what the signer signed last.
+    of an older copy whether it fits by itself, leaving out what the signer signed last. `last` is what the signer
+    signed last, for who must not wait for the signer: inside a transaction, which the signer may be waiting for.
     Raises AuditError if `checkpoint` is not this log's or not signed by its key.
     """
     notary = engine.notary
-    last = notary.last()
+    last = last or notary.last()
     with engine.read() as reader:
         history = noted_history(reader)
         try:

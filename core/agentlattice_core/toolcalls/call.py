@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agentlattice_core.results import ActionResult
 
-__all__ = ["CallKind", "Denial", "OnApproval", "Permit", "ToolCall"]
+__all__ = ["CallKind", "Denial", "OnApproval", "Permit", "ToolCall", "is_held_here"]
 
 CallKind = Literal["function", "mcp", "handoff", "agent", "hosted", "executor"]
 OnApproval = Literal["pause", "wait", "defer"]
@@ -32,7 +33,8 @@ class ToolCall:
     counts the framework's own retries of the same call, from 1. `target` is the tool object or function, on which the
     mapping looks for what `@governed` left. `run`, `on_behalf_of` and `context` say who acts; `context` holds ids (text
     and whole numbers), never secrets. `injected` names the arguments that the framework itself adds (runtime, state,
-    store): they are neither decided on nor recorded, and not in the permit's arguments.
+    store): they are neither decided on nor recorded, and not in the permit's arguments. `suspended` says that the call
+    may have suspended itself inside, and come again to go on under the claim that it has.
     """
 
     framework: str
@@ -48,9 +50,10 @@ class ToolCall:
     on_behalf_of: str | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
     injected: frozenset[str] = frozenset()
+    suspended: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Permit:
     """The right to run the tool once, with exactly the arguments that were decided on.
 
@@ -67,6 +70,9 @@ class Permit:
     _report: Callable[[str, str | None], None] = field(repr=False)
     _digest: Callable[[Mapping[str, Any] | str | bytes], str | None] = field(repr=False)
     _reported: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _permits[self.action_id] = self
 
     def covers(self, arguments: Mapping[str, Any] | str | bytes) -> bool:
         """Whether `arguments`, about to be used, are the ones that were decided on. Never raises."""
@@ -88,6 +94,14 @@ class Permit:
         if not self._reported:
             self._reported = True
             self._report(outcome, message)
+
+
+_permits: weakref.WeakValueDictionary[str, Permit] = weakref.WeakValueDictionary()
+
+
+def is_held_here(action_id: str) -> bool:
+    """Whether somebody in this process has the permit of this action, and can still say how it went, or has said so."""
+    return action_id in _permits
 
 
 def _said(error: BaseException | str) -> str:

@@ -4,6 +4,8 @@
   Only cancellation passes through, and leaves nothing running behind it.
 - A permit means that the action is in the log and that this caller, and nobody else, holds its claim. An answer that
   was given before (`replayed`) never gives a second one.
+- Whoever asks again about a call that was started, and that nobody in this process holds a permit for, is told that its
+  outcome is unknown, and so is the log. Should another process be running it all the same, what it reports counts.
 - A call with an identity is idempotent: its event id is framework, identity, tool, digest of the recorded arguments,
   and attempt. A call without one is a new action each time.
 - `wait` blocks until a person has decided; `defer` answers `pending` at once. A call that is pending is remembered:
@@ -42,7 +44,7 @@ from agentlattice_core.toolcalls.arguments import (
     lenient_arguments,
     plain_json,
 )
-from agentlattice_core.toolcalls.call import Denial, OnApproval, Permit, ToolCall
+from agentlattice_core.toolcalls.call import Denial, OnApproval, Permit, ToolCall, is_held_here
 from agentlattice_core.toolcalls.deferrals import DeferralKey, Deferrals
 from agentlattice_core.toolcalls.denial import denial_from_result, refusal
 from agentlattice_core.toolcalls.governance import GovernanceClient
@@ -65,6 +67,7 @@ _LONGEST_ID: Final = 300
 _MOST_IDS: Final = 20
 _LONGEST_MESSAGE: Final = 2000
 _NONE: Final[frozenset[str]] = frozenset()
+_LOST: Final = "the call came again, and nobody had said how it went"
 _RAN: Final = ("started", "succeeded", "failed", "unknown")
 _Ask = tuple[str, tuple[Any, ...], dict[str, Any]]
 _Answer = Permit | Denial
@@ -341,6 +344,9 @@ class ToolGate:
         )
 
     def _already(self, prepared: _Prepared, result: ActionResult) -> Denial:
+        action_id = result.audit_event_id
+        if result.claim == "started" and not (prepared.call.suspended or is_held_here(action_id)):
+            self._record_outcome(action_id, "unknown", _LOST)
         return denial_from_result(
             result, tool=prepared.call.tool, action_type=prepared.mapping.action_type, executed=True
         )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 import apsw
 import orjson
@@ -194,3 +199,59 @@ def test_a_rebuild_that_fails_half_way_changes_nothing(
     assert verify(opened).chain_valid
     assert len(rebuild_state(opened, ADMIN, "limits were deleted")) == 1
     assert list(verify_state(opened)) == []
+
+
+_SIGNING = """
+import sys
+from agentlattice_core import AgentLattice
+
+al = AgentLattice.embedded(sys.argv[1], agent="cs")
+notary = al._engine.notary
+al._engine.keeper.later = lambda *job: None  # nothing is signed before it is asked for
+al.execute_sync("deploy.staging")
+keep = notary._keep
+
+def keep_while_somebody_rebuilds(size, note):
+    notary._keep = keep
+    print("holds the signer's lock", flush=True)
+    keep(size, note)
+
+notary._keep = keep_while_somebody_rebuilds
+print("ready", flush=True)
+sys.stdin.readline()
+print(notary.sign() is not None, flush=True)
+"""
+
+
+def test_rebuilding_does_not_wait_for_a_signer_that_waits_for_the_log(
+    database: Path, engine: Callable[[], Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process signs in the middle of it, and keeps a checkpoint before it lets the signer go: both end."""
+    change(database, "DELETE FROM state WHERE kind = 'limit'")
+    signing = subprocess.Popen(
+        [sys.executable, "-c", _SIGNING, str(database)], stdin=PIPE, stdout=PIPE, text=True
+    )
+    assert signing.stdin is not None
+    assert signing.stdout is not None
+    mended: list[object] = []
+    rebuilding = threading.Thread(target=lambda: mended.extend(rebuild_state(engine(), ADMIN, "why")))
+    try:
+        assert signing.stdout.readline() == "ready\n"
+        told, said = signing.stdin, signing.stdout
+
+        def verify_once_it_signs(*arguments: Any, **options: Any) -> Any:
+            told.write("sign\n")
+            told.flush()
+            assert said.readline() == "holds the signer's lock\n"
+            return verify(*arguments, **options)
+
+        monkeypatch.setattr("agentlattice_core.rebuilding.verify", verify_once_it_signs)
+        rebuilding.start()
+        rebuilding.join(timeout=60)
+        assert not rebuilding.is_alive(), "each waits for the other"
+        assert said.readline() == "True\n"
+        assert len(mended) == 1
+    finally:
+        signing.kill()  # which lets the other go
+        rebuilding.join()
+        signing.communicate()

@@ -16,6 +16,7 @@ from agentlattice_core import (
     IllegalTransitionError,
     InvalidRequestError,
     NotFoundError,
+    ReportOutcome,
 )
 from agentlattice_core.testing import ManualClock
 
@@ -309,6 +310,20 @@ def test_outcomes_need_no_waiting_and_the_first_word_on_a_claim_counts(al: Agent
     al.flush()
     found = al.audit_sync().events[0]
     assert (found.claim, found.outcome) == ("failed", {"claim": "failed", "message": "merge conflict"})
+
+
+@pytest.mark.parametrize("said", ["succeeded", "failed"])
+def test_whoever_knows_how_it_went_overrules_an_unknown_outcome(al: AgentLattice, said: str) -> None:
+    """A run that was presumed lost may still report, by either way; what is known is not made unknown again."""
+    noted, reported = (al.execute_sync("pr.open", metadata={"pr_size": 1}).audit_event_id for _ in range(2))
+    for event in (noted, reported):
+        al.record_outcome(event, "unknown", "nobody had said")
+    al.record_outcome(noted, said, "it was slow")
+    al.report_sync(reported, ReportOutcome("success" if said == "succeeded" else "failure"))
+    for event in (noted, reported):
+        al.record_outcome(event, "unknown")
+    al.flush()
+    assert [event.claim for event in al.audit_sync().events] == [said, said]
 
 
 def test_a_reason_that_cannot_be_recorded_is_refused(al: AgentLattice, operator: AgentLattice) -> None:

@@ -139,7 +139,7 @@ class Action:
     def named(self) -> str:
         """The state as cells are counted by."""
         if not self.waits:
-            return self.state
+            return "unknown" if self.claim == "unknown" else self.state
         return "escalated" if self.escalated else "voted" if self.votes else "pending"
 
     @property
@@ -275,9 +275,15 @@ class Reference:
         action.day = None if self.mode == "gone" else at.date().isoformat()
         return "executed", None
 
+    def note(self, action: Action, claim: str) -> None:
+        """What an adapter says of a run: the first word counts, and on `unknown` the first that says otherwise."""
+        if action.claim == "started" or (action.claim == "unknown" and claim != "unknown"):
+            self.report(action, failed=claim == "failed")
+            action.claim = claim
+
     def report(self, action: Action, failed: bool) -> None:
         """How a claimed run went. A failed order gives its amount back, whatever was said before."""
-        if action.claim == "started":
+        if action.claim in ("started", "unknown"):
             action.claim = "failed" if failed else "succeeded"
         action.state = "reported"
         if failed and action.type == ORDER:

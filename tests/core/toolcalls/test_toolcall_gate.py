@@ -116,6 +116,36 @@ def test_a_call_that_comes_again_never_runs_twice(bench: Bench) -> None:
     assert bench.claims() == ["succeeded"]
 
 
+def test_a_call_whose_outcome_was_lost_reads_unknown_in_the_log(bench: Bench) -> None:
+    """Nobody here can say how it went: the model is told so, and so is the log, until somebody comes who knows."""
+    gate, call = bench.gate(), ToolCall("test", "free", {"a": 1}, identity="thread-1/call-1")
+    action_id = _permit(gate.authorize_sync(call)).action_id  # the permit itself is gone
+    assert bench.claims() == ["started"]
+    assert _denial(gate.authorize_sync(call)).reason == "OUTCOME_UNKNOWN"
+    bench.client.flush()
+    assert bench.claims() == ["unknown"]
+    assert _denial(gate.authorize_sync(call)).reason == "OUTCOME_UNKNOWN"
+    bench.client.record_outcome(action_id, "succeeded")  # another process was running it all the while
+    bench.client.flush()
+    assert bench.claims() == ["succeeded"]
+    assert _denial(gate.authorize_sync(call)).reason == "ALREADY_RAN"
+
+
+def test_a_call_that_still_runs_is_not_taken_for_lost(bench: Bench) -> None:
+    """As long as somebody in this process holds its permit, or it waits inside, the log does not say otherwise."""
+    call = ToolCall("test", "free", {"a": 1}, identity="thread-1/call-1")
+    permit = _permit(bench.gate().authorize_sync(call))
+    assert _denial(bench.gate().authorize_sync(call)).reason == "OUTCOME_UNKNOWN"
+    bench.client.flush()
+    assert bench.claims() == ["started"]
+    permit.succeeded()
+    waits = replace(call, identity="thread-1/call-2", suspended=True)
+    _permit(bench.gate().authorize_sync(waits))
+    assert _denial(bench.gate().authorize_sync(waits)).reason == "OUTCOME_UNKNOWN"
+    bench.client.flush()
+    assert sorted(bench.claims()) == ["started", "succeeded"]
+
+
 def test_attempts_arguments_and_unidentified_calls_are_new_actions(bench: Bench) -> None:
     """A retry, other arguments, or a call without an identity each need, and get, a permit of their own."""
     gate, call = bench.gate(), ToolCall("test", "free", {"a": 1}, identity="thread-1/call-1")

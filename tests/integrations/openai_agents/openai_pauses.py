@@ -305,12 +305,21 @@ def reason_in(output: Any) -> str:
 # --- other processes -------------------------------------------------------------------------------------------------
 
 
-def script(directory: Path, tool: str, count: int, *, inside: bool = False, delegated: bool = False) -> Path:
+def script(
+    directory: Path,
+    tool: str,
+    count: int,
+    *,
+    inside: bool = False,
+    delegated: bool = False,
+    hasty: bool = False,
+) -> Path:
     """Write what the process in `directory` is to run: parallel calls of one tool, perhaps inside an agent that is a
-    tool, perhaps by an agent with a delegated identity. Gives the directory back.
+    tool, perhaps by an agent with a delegated identity. `hasty`: its requests are timed out after a second. Gives the
+    directory back.
     """
     directory.mkdir(exist_ok=True)
-    told = {"tool": tool, "count": count, "inside": inside, "delegated": delegated}
+    told = {"tool": tool, "count": count, "inside": inside, "delegated": delegated, "hasty": hasty}
     (directory / "script.json").write_text(json.dumps(told), encoding="utf-8")
     return directory
 
@@ -336,6 +345,14 @@ def opened(directory: str, policies: str | None) -> Iterator[Pauses]:
         pauses.close()
 
 
+def _policies(directory: Path) -> str:
+    told = json.loads((directory / "script.json").read_text(encoding="utf-8"))
+    asked = f"action: tool.{told['tool']}, effect: require_approval"
+    return (
+        POLICIES.replace(f"{asked}}}", f"{asked}, approval: {{timeout: 1s}}}}") if told["hasty"] else POLICIES
+    )
+
+
 def _scripted(pauses: Pauses, *, resumed: bool) -> Agent[Any]:
     told = json.loads((pauses.directory / "script.json").read_text(encoding="utf-8"))
     turns = [] if resumed else [calls(told["tool"], told["count"])]
@@ -354,7 +371,7 @@ def _acting(agent: Agent[Any]) -> Agent[Any]:
 
 async def _pause(directories: Sequence[str]) -> None:
     for directory in directories:
-        pauses = Pauses(Path(directory))
+        pauses = Pauses(Path(directory), policies=_policies(Path(directory)))
         await pauses.pause(_scripted(pauses, resumed=False))
 
 

@@ -175,6 +175,13 @@ class Screen(AsyncComputer):
     click = double_click = scroll = type = wait = move = keypress = drag = _act  # type: ignore[assignment]
 
 
+def local_shell_call(number: int) -> LocalShellCall:
+    return LocalShellCall.model_validate(
+        {"type": "local_shell_call", "id": f"ls_{number}", "call_id": f"call_{number}", "status": "completed",
+         "action": {"type": "exec", "command": ["ls"], "env": {}}}
+    )  # fmt: skip
+
+
 def unpausable(kind: str, did: list[str]) -> tuple[Agent[Any], str]:
     """An agent whose one turn does what the SDK has no pause for, and the action that it is."""
     if kind == "handoff":
@@ -182,10 +189,7 @@ def unpausable(kind: str, did: list[str]) -> tuple[Agent[Any], str]:
         model = ScriptedModel([call("transfer_to_second", call_id="call_0")])
         return Agent(name="main", handoffs=[second], model=model), "tool.transfer_to_second"
     if kind == "local shell":
-        made: Any = LocalShellCall.model_validate(
-            {"type": "local_shell_call", "id": "ls_0", "call_id": "call_0", "status": "completed",
-             "action": {"type": "exec", "command": ["ls"], "env": {}}}
-        )  # fmt: skip
+        made: Any = local_shell_call(0)
         tool: Any = LocalShellTool(executor=lambda request: did.append("acted") or "out")
     else:
         made = ResponseComputerToolCall.model_validate(
@@ -223,6 +227,24 @@ async def test_what_the_sdk_cannot_pause_waits(tmp_path: Path, kind: str, letter
     result = await running
     assert (result.interruptions, result.final_output) == ([], "done")
     assert did == (["acted"] if letter == "a" else [])
+    pauses.close()
+
+
+async def test_equal_calls_that_wait_have_requests_of_their_own(tmp_path: Path) -> None:
+    """Two equal calls in one turn: the second is not answered by what the first asked for and did not wait out."""
+    did: list[str] = []
+    tool = LocalShellTool(executor=lambda request: did.append("acted") or "out")
+    plain = Agent(
+        name="main",
+        tools=[tool],
+        model=ScriptedModel([local_shell_call(0), local_shell_call(1)], [say("done")]),
+    )
+    policies = f"{POLICIES}  - {{name: This, action: tool.{tool.name}, effect: require_approval}}\n"
+    pauses = Pauses(tmp_path, policies=policies)
+    agent = govern(plain, pauses.al, on_approval="pause", approval_timeout=0.1)
+    result = await Runner.run(agent, "go")
+    assert (result.final_output, did) == ("done", [])
+    assert len(pauses.reviewer.list_pending_approvals_sync()) == 2
     pauses.close()
 
 
