@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import agentlattice as hosted
@@ -15,10 +16,21 @@ from agentlattice_core.client import AgentLattice
 from agentlattice_core.engine import Engine
 from agentlattice_core.principals import Operator
 from agentlattice_core.session import PolicyText
-from agentlattice_server import Organisations, Service, ServiceSettings, create_app, listen
+from agentlattice_server import (
+    Organisations,
+    OutwardSettings,
+    Service,
+    ServiceSettings,
+    create_app,
+    listen,
+)
 from agentlattice_server.bootstrap import BOOTSTRAP, FirstKeys, first_keys
+from agentlattice_server.webhooks.addresses import Reach
+from agentlattice_server.webhooks.sealing import SealingKey
 
-__all__ = ["POLICIES", "ServiceWorld", "running"]
+__all__ = ["METRICS_TOKEN", "POLICIES", "ServiceWorld", "outward_settings", "running"]
+
+METRICS_TOKEN = "scraper-token"
 
 POLICIES = """
 version: 1
@@ -102,6 +114,11 @@ class ServiceWorld:
     def close(self) -> None:
         for client in self._clients.values():
             client.close()
+
+
+def outward_settings(directory: Path) -> OutwardSettings:
+    """Webhooks that reach this machine too, sealed with a key in `directory`, and metrics for `METRICS_TOKEN`."""
+    return OutwardSettings(SealingKey(directory / "webhook-key"), Reach(loopback=True), METRICS_TOKEN)
 
 
 @contextmanager
