@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +32,7 @@ from agentlattice_server.bootstrap import BOOTSTRAP, FirstKeys, first_keys
 from agentlattice_server.webhooks.addresses import Reach
 from agentlattice_server.webhooks.sealing import SealingKey
 
-__all__ = ["METRICS_TOKEN", "POLICIES", "ServiceWorld", "outward_settings", "running"]
+__all__ = ["METRICS_TOKEN", "POLICIES", "ServiceWorld", "al_serve", "outward_settings", "running"]
 
 METRICS_TOKEN = "scraper-token"
 
@@ -156,3 +160,31 @@ def running(
         thread.join(60)
     assert not thread.is_alive()
     assert not failures, failures
+
+
+@contextmanager
+def al_serve(
+    directory: Path, *arguments: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`al serve` in a directory, and the lines that it printed until it served; its logs are in the file `err`."""
+    program = "from agentlattice_cli.main import main; main()"
+    with (directory / "err").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "serve", "--port", "0", *arguments],
+            cwd=directory,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        assert lines[0].startswith("serving"), (directory / "err").read_text()
+        yield process, lines
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        assert process.stdout is not None
+        process.stdout.close()
