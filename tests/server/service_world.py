@@ -32,9 +32,11 @@ from agentlattice_server.bootstrap import BOOTSTRAP, FirstKeys, first_keys
 from agentlattice_server.webhooks.addresses import Reach
 from agentlattice_server.webhooks.sealing import SealingKey
 
-__all__ = ["METRICS_TOKEN", "POLICIES", "ServiceWorld", "al_serve", "outward_settings", "running"]
+__all__ = ["METRICS_TOKEN", "POLICIES", "PROGRAM", "ServiceWorld", "al_serve", "outward_settings", "running"]
 
 METRICS_TOKEN = "scraper-token"
+PROGRAM = "from agentlattice_cli.main import main; main()"
+"""`al`, for `python -c`."""
 
 POLICIES = """
 version: 1
@@ -167,10 +169,9 @@ def al_serve(
     directory: Path, *arguments: str, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """`al serve` in a directory, and the lines that it printed until it served; its logs are in the file `err`."""
-    program = "from agentlattice_cli.main import main; main()"
     with (directory / "err").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, "serve", "--port", "0", *arguments],
+            [sys.executable, "-c", PROGRAM, "serve", "--port", "0", *arguments],
             cwd=directory,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,

@@ -19,7 +19,7 @@ import agentlattice as hosted
 import httpx
 import pytest
 import websockets.sync.client
-from service_world import POLICIES, ServiceWorld, al_serve
+from service_world import POLICIES, PROGRAM, ServiceWorld, al_serve
 from websockets.exceptions import ConnectionClosed
 
 from agentlattice_server import ServiceSettings
@@ -140,11 +140,10 @@ def test_it_is_healthy_while_it_runs_and_ready_while_the_log_can_be_written(worl
 def test_a_port_that_is_taken_is_an_error_in_one_line(tmp_path: Path, world: ServiceWorld) -> None:
     """It names the address and what to do, and makes no database."""
     port = world.url.rpartition(":")[2]
-    program = "from agentlattice_cli.main import main; main()"
     directory = tmp_path / "elsewhere"
     directory.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", program, "serve", "--port", port],
+        [sys.executable, "-c", PROGRAM, "serve", "--port", port],
         cwd=directory,
         capture_output=True,
         text=True,
