@@ -12,6 +12,7 @@ import base64
 import json
 import re
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ import pytest
 import websockets.sync.client
 from identity_provider import CLIENT, running_provider
 from receivers import Receiver, receiving, until
-from service_world import POLICIES, al_serve
+from service_world import POLICIES, ServiceWorld, al_serve
 from websockets.exceptions import InvalidStatus
 
+from agentlattice_server.requestlog import without_keys
 from agentlattice_server.webhooks.slack_actions import signature
 
 PLANTED = "planted7f3a9c51e0b84d26"
@@ -331,6 +333,29 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(tmp_pat
         pass
     assert "error: " in str(ended.value)
     assert named_in(str(ended.value).encode(), {"password": forms(DATABASE_PASSWORD.encode())}) == []
+
+
+def test_a_failure_of_ours_is_answered_and_logged_without_what_it_held(
+    world: ServiceWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer says under what reference the logs say more, and they say it without keys and secrets."""
+    key, secret = world.new_agent(), f"whsec_{WEBHOOK_SECRET}"
+
+    def broken() -> Any:
+        raise RuntimeError(f"it went wrong with {key} and {secret} in it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.engine, "read", broken)
+        answer = world.call(key, "GET", "/api/v1/whoami")
+    assert (answer.status_code, answer.json()["error"]) == (500, "INTERNAL")
+    assert "went wrong" not in answer.text
+    (record,) = (one for one in caplog.records if hasattr(one, "reference"))
+    assert record.reference in answer.json()["message"]
+    assert record.exc_info is not None
+    logged = without_keys("".join(traceback.format_exception(record.exc_info[1])))
+    assert "it went wrong with al_agent_[removed] and whsec_[removed] in it" in logged
+    searched = {"key": forms(key.rpartition("_")[2].encode()), "secret": forms(WEBHOOK_SECRET.encode())}
+    assert named_in(logged.encode() + answer.content, searched) == []
 
 
 def test_a_secret_is_found_in_each_form() -> None:
