@@ -24,6 +24,7 @@ from agentlattice_server import (
     key_endpoints,
     looking_endpoints,
     policy_endpoints,
+    webhook_endpoints,
 )
 from agentlattice_server.authentication import Authenticator
 from agentlattice_server.endpoints import Endpoint, serving
@@ -48,6 +49,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *approval_endpoints.ENDPOINTS,
     *policy_endpoints.ENDPOINTS,
     *audit_endpoints.ENDPOINTS,
+    *webhook_endpoints.ENDPOINTS,
 )
 """Everything that takes a key."""
 
@@ -116,7 +118,7 @@ def create_app(organisations: Organisations, settings: ServiceSettings | None = 
     for path in ("/realtime/v1", "/realtime/v1/websocket"):
         app.router.add_websocket_route(path, realtime(authenticator, stopping))
     if outward is not None:
-        outward.attach(app, authenticator)
+        outward.attach(app)
     app.add_route("/openapi.json", openapi)
     app.add_route("/healthz", healthy)
     app.add_route("/readyz", ready)
@@ -135,4 +137,5 @@ def create_app(organisations: Organisations, settings: ServiceSettings | None = 
     app.add_middleware(Tracing)
     app.add_middleware(RequestLog)
     app.state.stopping = stopping
+    app.state.outward = chosen.outward
     return app

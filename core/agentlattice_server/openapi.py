@@ -27,6 +27,7 @@ _PHRASES = {
     422: "Not valid",
     429: "Too many calls",
     500: "The service failed",
+    501: "Not set up in this service",
     503: "The log cannot be written or read",
 }
 _ALWAYS = (401, 403, 422, 429, 500, 503)

@@ -12,22 +12,19 @@ from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.engine import Engine
-from agentlattice_core.errors import AgentLatticeError, ForbiddenError, NotFoundError
+from agentlattice_core.errors import NotFoundError
 from agentlattice_core.principals import Operator
-from agentlattice_server.authentication import Authenticator
 from agentlattice_server.metrics import Metrics, MetricsApp
 from agentlattice_server.organisations import Organisations
-from agentlattice_server.problems import answer_error
 from agentlattice_server.webhooks.addresses import Reach
 from agentlattice_server.webhooks.deliverer import Deliverer
-from agentlattice_server.webhooks.routes import slack_routes, webhook_routes
 from agentlattice_server.webhooks.sealing import SealingKey
 from agentlattice_server.webhooks.slack_actions import Deciding
+from agentlattice_server.webhooks.slack_route import SLACK_ACTIONS, slack_route
 from agentlattice_server.webhooks.subscribing import Subscriptions
 
 __all__ = ["Outward", "OutwardSettings"]
@@ -73,15 +70,9 @@ class Outward:
         self._deliverers[engine.store.log_id] = deliverer
         deliverer.start()
 
-    def attach(self, app: Starlette, authenticator: Authenticator) -> None:
-        """Add the routes to `app`."""
+    def attach(self, app: Starlette) -> None:
+        """Add to `app` what takes no key: Slack signs what it sends, and a scraper has a token."""
         settings, organisations = self._settings, self._organisations
-
-        async def subscriptions(request: Request) -> Subscriptions:
-            identity = await authenticator.identify(request.headers.get("authorization"))
-            if identity.kind != "operator":
-                raise ForbiddenError("managing webhooks takes an operator key")
-            return Subscriptions(identity.engine, settings.webhook_key, identity.operator(), settings.reach)
 
         def workspace(request: Request) -> tuple[Subscriptions, Deciding]:
             named: Mapping[str, str] = request.query_params
@@ -94,9 +85,5 @@ class Outward:
 
             return Subscriptions(engine, settings.webhook_key, _SLACK, settings.reach), deciding
 
-        def answer(error: AgentLatticeError) -> Response:
-            return answer_error(error, wire=False)
-
-        app.router.routes.extend(webhook_routes(subscriptions, answer).routes)
-        app.router.routes.extend(slack_routes(workspace, answer).routes)
+        app.router.routes.append(Route(SLACK_ACTIONS, slack_route(workspace), methods=["POST"]))
         app.router.routes.append(Route("/metrics", MetricsApp(self._metrics, settings.metrics_token)))

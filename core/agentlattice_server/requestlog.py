@@ -2,7 +2,7 @@
 
 - Of a request: method, the path as it is declared, status, milliseconds, the id of the key. Never a query string, a
   header, a body, or what stands in a path, because a key or personal data may.
-- Whatever looks like a key is taken out of every line, whoever wrote it.
+- Whatever looks like a key, or like the secret of a webhook, is taken out of every line, whoever wrote it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["RequestLog", "log_as_json", "without_keys"]
 
 _log = logging.getLogger("agentlattice.server.requests")
 
-_KEY = re.compile(r"al_(agent|svc|op)_[\w.\-]+")
+_KEY = re.compile(r"(al_agent|al_svc|al_op|whsec)_[\w.\-+/=]+")
 _FIELDS = ("method", "path", "status", "ms", "key", "reference", "endpoint")
 
 
 def without_keys(text: str) -> str:
-    """`text` with every key in it taken out."""
-    return _KEY.sub(r"al_\1_[removed]", text)
+    """`text` with every key, and every secret of a webhook, taken out."""
+    return _KEY.sub(r"\1_[removed]", text)
 
 
 class _JsonLines(logging.Formatter):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentlattice_core.actions import SENSITIVITIES
+from agentlattice_core.notifications import EVENT_TYPES
+from agentlattice_core.webhooks import TEMPLATES
 
 __all__ = [
     "ACTION",
@@ -19,11 +21,14 @@ __all__ = [
     "DELEGATED",
     "DELEGATION",
     "DELEGATIONS",
+    "DELIVERIES",
     "ERROR",
     "ISSUED",
     "LIST",
+    "MADE_WEBHOOK",
     "MAYBE_TEXT",
     "MAYBE_TEXTS",
+    "NEW_WEBHOOK",
     "PAGE",
     "POLICIES",
     "POSTURE",
@@ -38,6 +43,10 @@ __all__ = [
     "TEXT",
     "TEXTS",
     "VERIFY",
+    "WEBHOOK",
+    "WEBHOOKS",
+    "WEBHOOK_ATTEMPT",
+    "WEBHOOK_CHANGE",
     "WHOAMI",
     "body",
     "found",
@@ -276,3 +285,67 @@ APPROVAL: Schema = found(
     }
 )
 APPROVALS: Schema = found({"approvals": _list(APPROVAL), "next_cursor": MAYBE_TEXT})
+
+_EVENTS: Schema = {"type": ["array", "null"], "items": {"type": "string", "enum": [*EVENT_TYPES]}}
+_PEOPLE: Schema = {"type": "object", "additionalProperties": TEXT}
+_WEBHOOK_NAME: Schema = {"type": "string", "pattern": r"^[a-z0-9][a-z0-9_\-]{0,63}$"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+NEW_WEBHOOK: Schema = body(
+    {
+        "name": _WEBHOOK_NAME,
+        "url": MAYBE_TEXT,
+        "template": {"type": "string", "enum": [*TEMPLATES]},
+        "events": _EVENTS,
+        "agent": MAYBE_TEXT,
+        "people": _PEOPLE,
+        "secret": MAYBE_TEXT,
+        "signing_secret": MAYBE_TEXT,
+        "routing_key": MAYBE_TEXT,
+    },
+    "name",
+)
+WEBHOOK_CHANGE: Schema = body(
+    {
+        "name": _WEBHOOK_NAME,
+        "url": TEXT,
+        "events": _EVENTS,
+        "agent": MAYBE_TEXT,
+        "people": _PEOPLE,
+        "active": _BOOLEAN,
+    }
+)
+_WEBHOOK: Schema = {
+    "id": TEXT,
+    "name": TEXT,
+    "target": TEXT,
+    "template": TEXT,
+    "events": _EVENTS,
+    "agent_id": MAYBE_TEXT,
+    "people": _PEOPLE,
+    "active": _BOOLEAN,
+    "why": MAYBE_TEXT,
+    "created_at": _TIME,
+    "changed_at": _TIME,
+    "rotating_until": MAYBE_TEXT,
+    "waiting": _COUNT,
+    "behind": _COUNT,
+}
+WEBHOOK: Schema = found(_WEBHOOK)
+WEBHOOKS: Schema = found({"webhooks": _list(WEBHOOK), "next_cursor": MAYBE_TEXT})
+MADE_WEBHOOK: Schema = found({**_WEBHOOK, "secret": MAYBE_TEXT})
+_ATTEMPT: Schema = {
+    "outcome": TEXT,
+    "at": _TIME,
+    "status": {"type": ["integer", "null"]},
+    "milliseconds": {"type": "integer"},
+    "error": MAYBE_TEXT,
+}
+WEBHOOK_ATTEMPT: Schema = found(_ATTEMPT)
+DELIVERIES: Schema = found(
+    {
+        "deliveries": _list(
+            found({**_ATTEMPT, "id": TEXT, "entry": _COUNT, "number": _COUNT, "due": MAYBE_TEXT})
+        ),
+        "next_cursor": MAYBE_TEXT,
+    }
+)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from service_world import POLICIES, ServiceWorld, running
+from service_world import POLICIES, ServiceWorld, outward_settings, running
 
 from agentlattice_server import ServiceSettings
 
@@ -38,6 +38,6 @@ def serve() -> Iterator[Callable[..., ServiceWorld]]:
 
 
 @pytest.fixture
-def world(database: str, serve: Callable[..., ServiceWorld]) -> ServiceWorld:
-    """A running service with its first keys and the policies of `POLICIES`."""
-    return serve(database)
+def world(database: str, serve: Callable[..., ServiceWorld], tmp_path: Path) -> ServiceWorld:
+    """A running service with its first keys and the policies of `POLICIES`, which delivers webhooks."""
+    return serve(database, ServiceSettings(0, outward=outward_settings(tmp_path)))

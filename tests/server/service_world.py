@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import agentlattice as hosted
@@ -15,10 +20,23 @@ from agentlattice_core.client import AgentLattice
 from agentlattice_core.engine import Engine
 from agentlattice_core.principals import Operator
 from agentlattice_core.session import PolicyText
-from agentlattice_server import Organisations, Service, ServiceSettings, create_app, listen
+from agentlattice_server import (
+    Organisations,
+    OutwardSettings,
+    Service,
+    ServiceSettings,
+    create_app,
+    listen,
+)
 from agentlattice_server.bootstrap import BOOTSTRAP, FirstKeys, first_keys
+from agentlattice_server.webhooks.addresses import Reach
+from agentlattice_server.webhooks.sealing import SealingKey
 
-__all__ = ["POLICIES", "ServiceWorld", "running"]
+__all__ = ["METRICS_TOKEN", "POLICIES", "PROGRAM", "ServiceWorld", "al_serve", "outward_settings", "running"]
+
+METRICS_TOKEN = "scraper-token"
+PROGRAM = "from agentlattice_cli.main import main; main()"
+"""`al`, for `python -c`."""
 
 POLICIES = """
 version: 1
@@ -104,6 +122,11 @@ class ServiceWorld:
             client.close()
 
 
+def outward_settings(directory: Path) -> OutwardSettings:
+    """Webhooks that reach this machine too, sealed with a key in `directory`, and metrics for `METRICS_TOKEN`."""
+    return OutwardSettings(SealingKey(directory / "webhook-key"), Reach(loopback=True), METRICS_TOKEN)
+
+
 @contextmanager
 def running(
     database: str, settings: ServiceSettings | None = None, policies: str = POLICIES
@@ -139,3 +162,30 @@ def running(
         thread.join(60)
     assert not thread.is_alive()
     assert not failures, failures
+
+
+@contextmanager
+def al_serve(
+    directory: Path, *arguments: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`al serve` in a directory, and the lines that it printed until it served; its logs are in the file `err`."""
+    with (directory / "err").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "serve", "--port", "0", *arguments],
+            cwd=directory,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        assert lines[0].startswith("serving"), (directory / "err").read_text()
+        yield process, lines
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        assert process.stdout is not None
+        process.stdout.close()

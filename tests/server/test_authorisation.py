@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from service_world import ServiceWorld
+from service_world import METRICS_TOKEN, ServiceWorld, outward_settings
 from starlette.routing import Route, WebSocketRoute
 
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.principals import Operator
 from agentlattice_core.session import PolicyText
-from agentlattice_server import Organisations, create_app
+from agentlattice_core.webhooks import delivery_id
+from agentlattice_server import Organisations, ServiceSettings, create_app
 from agentlattice_server.application import ENDPOINTS
 from agentlattice_server.bootstrap import BOOTSTRAP, FirstKeys, first_keys
+from agentlattice_server.webhooks.slack_actions import signature
 
 MANAGERS = frozenset({"service", "operator"})
 BOTH = frozenset({"agent", "operator"})
@@ -89,6 +92,16 @@ CASES = {
     "POST /api/v1/audit/checkpoint": Case(OPERATOR, {}),
     "GET /api/v1/audit/key": Case(BOTH),
     "POST /api/v1/audit/erase": Case(OPERATOR, {"indexes": [0], "reason": "x"}),
+    "GET /api/v1/webhooks": Case(OPERATOR),
+    "POST /api/v1/webhooks": Case(OPERATOR, {"name": "another", "url": "http://127.0.0.1:9/"}),
+    "GET /api/v1/webhooks/{webhook}": Case(OPERATOR, finds=True),
+    "PATCH /api/v1/webhooks/{webhook}": Case(OPERATOR, {"active": False}, finds=True),
+    "DELETE /api/v1/webhooks/{webhook}": Case(OPERATOR, finds=True),
+    "POST /api/v1/webhooks/{webhook}/rotate": Case(OPERATOR, {}, finds=True),
+    "POST /api/v1/webhooks/{webhook}/test": Case(OPERATOR, finds=True),
+    "GET /api/v1/webhooks/{webhook}/deliveries": Case(OPERATOR, finds=True),
+    "GET /api/v1/webhooks/{webhook}/dead-letters": Case(OPERATOR, finds=True),
+    "POST /api/v1/webhooks/deliveries/{delivery}/replay": Case(OPERATOR, finds=True),
 }
 """Every endpoint there is. A new one without a case here fails `test_every_route_is_known_to_these_tests`."""
 
@@ -100,8 +113,12 @@ OPEN = {
     "/openapi.json",
     "/realtime/v1",
     "/realtime/v1/websocket",
+    "/integrations/slack/actions",
+    "/metrics",
 }
-"""What takes no key, or, realtime, another way of showing it; each has tests of its own."""
+"""What takes no key, or shows in another way who asks; each has tests of its own. For the last two these are
+`test_slack_is_heard_by_its_signature_and_nobody_by_a_key` and `test_metrics_are_for_whoever_has_the_token`.
+"""
 
 MARK = "planted-with-somebody-else"
 
@@ -132,6 +149,8 @@ def tenant(world: ServiceWorld, first: FirstKeys, org_id: str, names: str) -> Te
     child = {"name": "kid", "capabilities": ["read_data"], "ttl_seconds": 600}
     delegation = call("agent", "POST", "/api/v1/delegate", child, 201)["delegation_id"]
     call("operator", "POST", "/api/v1/operators", {"name": f"{names}-person"})
+    wanted = {"name": f"{names}-hook", "url": "http://127.0.0.1:9/", "events": []}
+    webhook = call("operator", "POST", "/api/v1/webhooks", wanted, 201)["id"]
     ids = {
         "action": asked["audit_event_id"],
         "approval": asked["approval_id"],
@@ -140,6 +159,8 @@ def tenant(world: ServiceWorld, first: FirstKeys, org_id: str, names: str) -> Te
         "operator": f"{names}-person",
         "key": agent["key_id"],
         "registry": f"{names}-registry",
+        "webhook": webhook,
+        "delivery": delivery_id(webhook, 0),
     }
     return Tenant(org_id, keys, ids)
 
@@ -176,17 +197,19 @@ def ask(world: ServiceWorld, key: str | None, name: str, case: Case, ids: dict[s
 def test_every_route_is_known_to_these_tests(tmp_path: Path) -> None:
     """A route that is added without saying here who may call it fails the build."""
     organisations = Organisations(f"sqlite:///{tmp_path / 'governance.db'}")
-    app = create_app(organisations)
-    found = set()
+    app = create_app(organisations, ServiceSettings(outward=outward_settings(tmp_path)))
+    found, known = set(), set()
     for route in app.routes:
         assert isinstance(route, Route | WebSocketRoute), route
         if route.path in OPEN:
+            known.add(route.path)
             continue
         assert isinstance(route, Route)
         found |= {f"{method} {route.path}" for method in (route.methods or ()) if method != "HEAD"}
     organisations.close()
     assert {name.replace("{entry}", "{action}") for name in found} == set(CASES)
     assert len(found) == len(ENDPOINTS)
+    assert known == OPEN
 
 
 def test_the_endpoints_say_who_may_call_them_as_these_tests_do() -> None:
@@ -197,7 +220,8 @@ def test_the_endpoints_say_who_may_call_them_as_these_tests_do() -> None:
 
 def test_no_endpoint_answers_without_a_key(world: ServiceWorld) -> None:
     """No key, a mistyped one and one of nobody get 401 from each, whatever else is wrong with the request."""
-    ids = dict.fromkeys(("action", "approval", "delegation", "agent", "operator", "key", "registry"), "x")
+    names = {name for case in CASES for name in re.findall(r"{(\w+)}", case)}
+    ids = dict.fromkeys(names | {"agent", "delegation", "action"}, "x")
     good = world.new_agent()
     wrong = [None, "nonsense", good[:-1] + ("A" if good[-1] != "A" else "B"), good.replace("org_", "org_0")]
     for name, case in CASES.items():
@@ -240,7 +264,7 @@ def test_no_key_reaches_into_another_organisation(
                 assert answer.status_code in (403, 404), (name, kind, answer.text)
             else:
                 assert answer.status_code < 500, (name, kind, answer.text)
-            for mine in (ours.org_id, "ours-agent", "ours-person", ours.ids["approval"]):
+            for mine in (ours.org_id, "ours-agent", "ours-person", "ours-hook", ours.ids["approval"]):
                 echoed = case.finds and mine in ours.ids.values()  # an answer may say what it was asked for
                 assert echoed or mine not in answer.text, (name, kind)
     assert state() == before
@@ -250,7 +274,7 @@ def test_no_key_reaches_into_another_organisation(
 def test_what_takes_an_administrator_is_refused_to_others(
     world: ServiceWorld, tenants: tuple[Tenant, Tenant], role: str
 ) -> None:
-    """Keys, people, policy, erasure and export are an administrator's; a viewer does not decide either."""
+    """Keys, people, policy, webhooks, erasure and export are an administrator's; a viewer does not decide either."""
     ours = tenants[0]
     key = world.new_operator("somebody", role)
     admins_only = [
@@ -264,6 +288,12 @@ def test_what_takes_an_administrator_is_refused_to_others(
         "DELETE /api/v1/operators/{operator}",
         "POST /api/v1/audit/erase",
         "GET /api/v1/audit/export",
+        "POST /api/v1/webhooks",
+        "PATCH /api/v1/webhooks/{webhook}",
+        "DELETE /api/v1/webhooks/{webhook}",
+        "POST /api/v1/webhooks/{webhook}/rotate",
+        "POST /api/v1/webhooks/{webhook}/test",
+        "POST /api/v1/webhooks/deliveries/{delivery}/replay",
     ]
     if role == "viewer":
         admins_only += ["POST /api/v1/approvals/{approval}/approve", "POST /api/v1/approvals/{approval}/deny"]
@@ -350,3 +380,45 @@ def test_a_childs_key_is_for_its_delegation_only(world: ServiceWorld) -> None:
     assert (
         world.call(second["child_api_key"], "POST", "/api/v1/actions", action).json()["status"] == "executed"
     )
+
+
+def test_slack_is_heard_by_its_signature_and_nobody_by_a_key(
+    world: ServiceWorld, tenants: tuple[Tenant, Tenant]
+) -> None:
+    """Unsigned, signed with another secret, and signed by another organisation's workspace, a press decides nothing,
+    whatever key comes along; signed, it is taken.
+    """
+    ours, theirs = tenants
+    secrets = {"ours": "signing-secret-of-ours", "theirs": "signing-secret-of-theirs"}
+    for one, secret in zip(tenants, secrets.values(), strict=True):
+        wanted = {"name": "slack", "url": "http://127.0.0.1:9/", "template": "slack", "events": []}
+        made = world.call(
+            one.keys["operator"], "POST", "/api/v1/webhooks", {**wanted, "signing_secret": secret}
+        )
+        assert made.status_code == 201, made.text
+    body, at = b'payload={"type": "view_closed"}', str(int(time.time()))
+
+    def press(organisation: str, signed: str | None, key: str | None = None) -> int:
+        headers = {"X-Slack-Request-Timestamp": at} | ({"X-Slack-Signature": signed} if signed else {})
+        path = f"/integrations/slack/actions?org={organisation}"
+        answer = world.call(key, "POST", path, content=body, headers=headers)
+        if answer.status_code != 200:
+            assert answer.headers["content-type"] == "application/problem+json"
+        return answer.status_code
+
+    assert press(ours.org_id, None) == 403
+    assert press(ours.org_id, None, ours.keys["operator"]) == 403
+    assert press(ours.org_id, signature("another", at, body)) == 403
+    assert press(ours.org_id, signature(secrets["theirs"], at, body)) == 403
+    assert press(theirs.org_id, signature(secrets["ours"], at, body)) == 403
+    assert press("org_of_nobody", signature(secrets["ours"], at, body)) == 404
+    assert press(ours.org_id, signature(secrets["ours"], at, body)) == 200
+    assert press(theirs.org_id, signature(secrets["theirs"], at, body)) == 200
+
+
+def test_metrics_are_for_whoever_has_the_token(world: ServiceWorld) -> None:
+    """No key reads them, whoever holds it."""
+    for key in (None, "another", world.keys.operator_key, world.keys.service_key, world.new_agent()):
+        refused = world.call(key, "GET", "/metrics")
+        assert (refused.status_code, refused.content) == (401, b"")
+    assert "al_log_entries" in world.call(METRICS_TOKEN, "GET", "/metrics").text

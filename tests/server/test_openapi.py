@@ -20,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from service_world import ServiceWorld
 from wire_reference import PAGE, page
 
+from agentlattice_core.webhooks import delivery_id
 from agentlattice_server.application import ENDPOINTS
 from agentlattice_server.endpoints import Endpoint
 
@@ -52,6 +53,7 @@ class Ids:
         made = world.call(key, "POST", "/api/v1/delegate", child).json()
         issued = world.as_service("POST", "/api/v1/keys", {"kind": "agent", "holder": "known"}).json()
         world.as_operator("POST", "/api/v1/operators", {"name": "somebody"})
+        webhook = self._webhook()
         return {
             "action": asked["audit_event_id"],
             "entry": asked["audit_event_id"],
@@ -61,7 +63,22 @@ class Ids:
             "agent": "known",
             "operator": "somebody",
             "registry": "nothing-kept",
+            "webhook": webhook,
+            "delivery": delivery_id(webhook, 0),
         }
+
+    def _webhook(self) -> str:
+        """The one that there is, or another if that was removed. It hears of next to nothing, so that exploring is not
+        delivering.
+        """
+        wanted = {"name": "known", "url": "http://127.0.0.1:9/", "events": []}
+        self._world.as_operator("POST", "/api/v1/webhooks", wanted)
+        (found,) = (
+            one["id"]
+            for one in self._world.as_operator("GET", "/api/v1/webhooks?limit=200").json()["webhooks"]
+            if one["name"] == "known"
+        )
+        return str(found)
 
 
 def explore(world: ServiceWorld, examples: int) -> None:

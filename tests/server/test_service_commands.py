@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from service_world import ServiceWorld
+from receivers import PATIENCE, receiving
+from service_world import PROGRAM, ServiceWorld
+from standardwebhooks import Webhook as Verifier
 from typer.testing import CliRunner, Result
 
 from agentlattice_cli.main import app
@@ -118,6 +123,49 @@ def test_what_is_missing_or_wrong_is_said_in_one_line(al: Al) -> None:
         assert done.exit_code == 1
         assert done.stderr.startswith(begins)
         assert done.stderr.count("\n") == 1
+
+
+def test_webhooks_listen_forwards_what_a_service_tells(world: ServiceWorld, tmp_path: Path) -> None:
+    """With an operator's key each notification is sent on, signed with the secret that was printed."""
+    agent, environment = (
+        world.new_agent(),
+        os.environ
+        | {
+            "AL_BASE_URL": world.url,
+            "AL_API_KEY": world.keys.operator_key,
+        },
+    )
+    arguments = ("webhooks", "listen", "--event", "action.denied", "--limit", "2", "--json")
+    with receiving() as receiver:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments, "--forward-to", receiver.url],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stderr is not None
+            secret = process.stderr.readline().rsplit(" ", 1)[1].strip()
+            assert process.stderr.readline().startswith("listening")
+            denied = []
+            for action in ("read_data", "secret.read", "secret.read"):
+                answer = world.call(agent, "POST", "/api/v1/actions", {"action_type": action}).json()
+                denied += [answer["audit_event_id"]] if answer["status"] == "denied" else []
+            out, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == 0, err
+        told = [orjson.loads(line) for line in out.splitlines()]
+        assert [one["event"]["data"]["audit_event_id"] for one in told] == denied
+        assert [one["answer"] for one in told] == ["200", "200"]
+        assert receiver.ids == [one["id"] for one in told]
+        assert len(set(receiver.ids)) == 2
+        for one in receiver.requests:
+            assert Verifier(secret).verify(one.body, one.headers)["type"] == "action.denied"
 
 
 def test_a_command_that_needs_the_database_does_not_look_at_another_one(al: Al) -> None:

@@ -7,5 +7,5 @@
 | `bodies`, `mail` | what is said: generic, Slack, PagerDuty; e-mail |
 | `attempting`, `deliverer` | one attempt and what follows from it; the cursors on the log |
 | `subscribing` | what administrators do with subscriptions |
-| `routes`, `slack_actions` | the same over HTTP; buttons that were pressed in Slack |
+| `slack_actions`, `slack_route` | buttons that were pressed in Slack; where Slack sends them |
 """

@@ -61,14 +61,17 @@ class SealingKey:
     def open(self, webhook_id: str, sealed: str | None) -> dict[str, Any]:
         """What was sealed. Raises SealingError."""
         if sealed is None:
-            raise SealingError(f"the secrets of webhook `{webhook_id}` were erased; give it a new address")
+            raise SealingError(
+                f"the secrets of webhook `{webhook_id}` were erased; remove it and add it again"
+            )
         try:
             found: dict[str, Any] = orjson.loads(self._keys.decrypt(sealed))
         except (InvalidToken, ValueError):
             found = {}
         if found.get("webhook") != webhook_id:
             raise SealingError(
-                f"the secrets of webhook `{webhook_id}` were sealed with a key that is not in `{self.path}`"
+                f"the secrets of webhook `{webhook_id}` were sealed with a key that is not in `{self.path}`; "
+                "put that key back, or remove the webhook and add it again"
             )
         return found
 

@@ -103,7 +103,7 @@ class Subscriptions:
         signs: list[str] = secrets.get("secrets", [])
         return made, (signs[0] if signs else None)
 
-    def change(self, name: str, **changes: Any) -> Webhook:
+    def change(self, name: str, /, **changes: Any) -> Webhook:
         """Change `url`, `name`, `events`, `agent`, `people` or `active`. Raises as `add`, and NotFoundError."""
         hook = self.get(name)
         target: tuple[str, Callable[[str], str]] | None = None
