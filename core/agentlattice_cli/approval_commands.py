@@ -141,11 +141,11 @@ def _settings(
 
 
 def _read(settings: Settings, approval_id: str) -> ApprovalRequest:
-    from agentlattice_cli.opening import looking, served
+    from agentlattice_cli.opening import looking, means_service
     from agentlattice_cli.service_calls import calling
     from agentlattice_core import approvals
 
-    if served(settings) is not None:
+    if means_service(settings):
         return calling(settings, service=False).approval(approval_id)
     with looking(settings) as look:
         request = approvals.approval_request(look.reader, approval_id)

@@ -381,6 +381,7 @@ def _entry(state: _State, delegation_id: str, at: str) -> DelegationEntry:
         agent=document["agent"],
         status=status,
         clamped=document["clamped_by"] is not None,
+        parent=document["parent"],
     )
 
 
