@@ -3,7 +3,8 @@
 - First what waits now, then each request, vote, decision, escalation and timeout, in the order of the log. Nothing is
   told twice and nothing is left out in between.
 - A place in the log, of a database or of a service: woken by commits of any process, or by an answer that was held back
-  until there was something to say. A service that is away for half a minute is waited for. It records nothing; looking at a database needs no identity.
+  until there was something to say. A service that is away for half a minute is waited for.
+- It records nothing. Looking at a database needs no identity, at a service an operator's key.
 - A deadline that passes is told when it passes, whether anything has recorded it yet or not.
 - It ends with Ctrl-C, when whoever reads its output has gone, or when the database or the service has.
 """
@@ -19,7 +20,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from agentlattice_cli import options
-from agentlattice_core.errors import AgentLatticeError
 
 if TYPE_CHECKING:
     from agentlattice_cli.output import Output
@@ -195,6 +195,8 @@ class _ServiceLog:
         return self._service.pending_approvals()
 
     def happened(self, patience: float) -> _Happened:
+        from agentlattice_core.errors import AgentLatticeError
+
         wait = int(min(patience, _LONGEST_HOLD))
         for pause in _PAUSES:
             try:

@@ -166,7 +166,8 @@ def busy(al: Al, world: ServiceWorld) -> ServiceWorld:
         bot.execute_sync("pr.open", metadata={"pr_size": 90})
         bot.execute_sync("pr.merge")
         bot.execute_sync("agentlattice.registry.wallets.put", metadata={"value": "0xA1"})
-        bot.delegate_sync("kid", ["read_data"], 3600)
+    child = {"name": "kid", "capabilities": ["read_data"], "ttl_seconds": 3600}
+    assert world.call(key, "POST", "/api/v1/delegate", child).status_code == 201
     return world
 
 
