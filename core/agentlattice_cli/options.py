@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,9 +14,11 @@ __all__ = [
     "As",
     "BaseUrl",
     "Beneficiary",
+    "Bootstrap",
     "Category",
     "Currency",
     "Data",
+    "Database",
     "Db",
     "Digest",
     "EventId",
@@ -57,6 +60,23 @@ WebhookReach = Annotated[
         metavar="NETWORK",
         help="A network, or `loopback`, that webhooks may reach beside public addresses (AL_WEBHOOK_REACH). "
         "May be repeated.",
+    ),
+]
+Database = Annotated[
+    str,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        envvar="AL_DATABASE",
+        help="sqlite:///FILE, or postgresql://... for many nodes (AL_DATABASE).",
+    ),
+]
+Bootstrap = Annotated[
+    Path | None,
+    typer.Option(
+        "--bootstrap",
+        metavar="FILE",
+        help="Write the address and first keys there, for a program; only its owner may read it.",
     ),
 ]
 BaseUrl = Annotated[

@@ -207,7 +207,8 @@ def test_a_delegation_is_revoked_at_a_service(al: Al, busy: ServiceWorld) -> Non
     """By its id, once; then nothing is in force."""
     (one,) = said(al("delegations", "list", "--json"))["delegations"]
     assert (one["parent"], one["name"]) == ("bot", "kid")
-    assert al("delegations", "revoke", one["id"]).stdout == f"{one['id']} revoked\n"
+    done = al("delegations", "revoke", one["id"])
+    assert done.stdout == f"{one['id']} revoked\n", done.output
     assert said(al("delegations", "list", "--json"))["delegations"] == []
     assert al("delegations", "revoke", one["id"]).exit_code == 1
 
