@@ -13,6 +13,7 @@ import typer
 
 from agentlattice_cli import options
 from agentlattice_cli.program import command_group
+from agentlattice_cli.settings import Settings, resolve
 
 __all__ = ["app"]
 
@@ -38,7 +39,6 @@ def list_delegations(
     """List delegations in force, the oldest first."""
     from agentlattice_cli.opening import check_known, looking, served
     from agentlattice_cli.output import Output
-    from agentlattice_cli.settings import resolve
     from agentlattice_core.delegation import delegations
     from agentlattice_core.errors import InvalidRequestError
 
@@ -76,22 +76,18 @@ def list_delegations(
 
 
 @app.command()
+@options.with_settings(options.DECIDING)
 def revoke(
+    settings: Settings,
     delegation: Annotated[
         str, typer.Argument(metavar="ID", help="The delegation, as `al delegations list` names it.")
     ],
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
     """End a delegation, and with it every one below."""
     from agentlattice_cli.opening import deciding
     from agentlattice_cli.output import Output
-    from agentlattice_cli.settings import resolve
 
-    settings = resolve({"operator": operator, "role": role, "db": db, "signing_key": signing_key})
     with deciding(settings) as client:
         answer = client.revoke_sync(delegation)
     out = Output(json=json)

@@ -17,6 +17,7 @@ import typer
 
 from agentlattice_cli import options, policy_cases, policy_replays
 from agentlattice_cli.program import command_group
+from agentlattice_cli.settings import Settings
 
 if TYPE_CHECKING:
     from agentlattice_core.results import PolicyRehearsal
@@ -242,7 +243,9 @@ def explain(
 
 
 @app.command()
+@options.with_settings(options.DECIDING)
 def apply(
+    settings: Settings,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Policy files.")],
     prune: Annotated[
         bool,
@@ -253,21 +256,15 @@ def apply(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask, also where pending requests are approved by it.")
     ] = False,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
     """Put policy files into force, in an operator's name."""
     from agentlattice_cli.opening import deciding
     from agentlattice_cli.output import Output, shown
-    from agentlattice_cli.settings import resolve
     from agentlattice_core.errors import ForbiddenError
     from agentlattice_core.policy.document import PolicyDocument
 
     PolicyDocument.load_all(files)  # all of them, before any is published
-    settings = resolve({"operator": operator, "role": role, "db": db, "signing_key": signing_key})
     if settings["role"].value == "viewer":
         raise ForbiddenError("a viewer may see policies but not apply them; name another role with `--role`")
     sources = [os.fspath(path) for path in files]
