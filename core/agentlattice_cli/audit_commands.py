@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -364,6 +364,7 @@ def export(
     from agentlattice_cli.settings import resolve
 
     settings = resolve({"db": db, "signing_key": signing_key})
+    exported: AbstractContextManager[tuple[Iterable[bytes], str]]
     if means_service(settings):
         service = calling(settings, service=False)
         exported = nullcontext((service.lines("/api/v1/audit/export"), _key_of(service)))
