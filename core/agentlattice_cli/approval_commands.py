@@ -15,10 +15,10 @@ import typer
 
 from agentlattice_cli import approval_watch, options
 from agentlattice_cli.program import command_group
+from agentlattice_cli.settings import Settings
 
 if TYPE_CHECKING:
     from agentlattice_cli.output import Output
-    from agentlattice_cli.settings import Settings
     from agentlattice_core.results import ApprovalRequest
 
 __all__ = ["app"]
@@ -89,7 +89,9 @@ app.command("watch")(approval_watch.watch)
 
 
 @app.command()
+@options.with_settings(options.DECIDING_IN_GROUPS)
 def approve(
+    settings: Settings,
     approval: ApprovalId,
     digest: options.Digest = None,
     reason: Reason = None,
@@ -101,51 +103,31 @@ def approve(
             help="Lift the policy that asks, for everybody or for this agent, once all who are needed say so.",
         ),
     ] = None,
-    operator: options.As = None,
-    role: options.Roles = None,
-    groups: options.Groups = None,
-    db: options.Db = None,
-    signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
     """Approve a request that was shown."""
-    settings = _settings(operator, role, groups, db, signing_key)
     _decide(settings, approval, digest, reason, approving=True, json=json, forever=forever)
 
 
 @app.command()
+@options.with_settings(options.DECIDING_IN_GROUPS)
 def deny(
+    settings: Settings,
     approval: ApprovalId,
     digest: options.Digest = None,
     reason: Reason = None,
-    operator: options.As = None,
-    role: options.Roles = None,
-    groups: options.Groups = None,
-    db: options.Db = None,
-    signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
     """Deny a request, and say why: the agent is told."""
-    settings = _settings(operator, role, groups, db, signing_key)
     _decide(settings, approval, digest, reason, approving=False, json=json)
 
 
-def _settings(
-    operator: str | None, role: str | None, groups: list[str] | None, db: str | None, signing_key: str | None
-) -> Settings:
-    from agentlattice_cli.settings import resolve
-
-    return resolve(
-        {"operator": operator, "role": role, "groups": groups, "db": db, "signing_key": signing_key}
-    )
-
-
 def _read(settings: Settings, approval_id: str) -> ApprovalRequest:
-    from agentlattice_cli.opening import looking, served
+    from agentlattice_cli.opening import looking, means_service
     from agentlattice_cli.service_calls import calling
     from agentlattice_core import approvals
 
-    if served(settings) is not None:
+    if means_service(settings):
         return calling(settings, service=False).approval(approval_id)
     with looking(settings) as look:
         request = approvals.approval_request(look.reader, approval_id)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,8 @@ from agentlattice_cli import options
 from agentlattice_cli.program import command_group
 
 if TYPE_CHECKING:
+    from agentlattice_cli.service_calls import ServiceCalls
+    from agentlattice_cli.settings import Settings
     from agentlattice_core.audit.checkpoint import Checkpoint
     from agentlattice_core.audit.note import VerifierKey
     from agentlattice_core.results import AuditResult
@@ -55,7 +57,6 @@ def list_actions(
     from agentlattice_cli.output import Output, note
     from agentlattice_cli.settings import resolve
     from agentlattice_core import introspection
-    from agentlattice_core.errors import InvalidRequestError
 
     def pages(read: Callable[[str | None, int], AuditResult]) -> tuple[list[Any], str | None]:
         events: list[Any] = []
@@ -71,10 +72,8 @@ def list_actions(
     settings = resolve({"db": db})
     service = served(settings)
     if service is not None:
-        if agent is not None:
-            raise InvalidRequestError("a service lists by key: an agent's own actions, or an operator's all")
         with service:
-            events, following = pages(lambda after, most: service.audit_sync(after, most, action_type))
+            events, following = pages(lambda after, most: service.audit_sync(after, most, action_type, agent))
     else:
         with looking(settings) as look:
             events, following = pages(
@@ -327,14 +326,22 @@ def prove(
     signing_key: options.SigningKey = None,
 ) -> None:
     """Write a proof that one entry is in the log: who has it and the public key needs nothing else."""
-    from agentlattice_cli.opening import proving
+    from agentlattice_cli.opening import means_service, proving
     from agentlattice_cli.output import note
+    from agentlattice_cli.service_calls import calling, part
     from agentlattice_cli.settings import resolve
     from agentlattice_core.proving import prove as prove_one
 
-    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
-        document = prove_one(engine, entry, disclose=disclose) + b"\n"
-        public = engine.notary.verifier_key().format()
+    settings = resolve({"db": db, "signing_key": signing_key})
+    if means_service(settings):
+        service = calling(settings, service=False)
+        chosen = "true" if disclose else "false"
+        document = service.content("GET", f"/api/v1/audit/proof/{part(entry)}", disclose=chosen)
+        public = _key_of(service)
+    else:
+        with proving(settings) as engine:
+            document = prove_one(engine, entry, disclose=disclose) + b"\n"
+            public = engine.notary.verifier_key().format()
     if out is None:
         sys.stdout.write(document.decode())
         return
@@ -351,13 +358,36 @@ def export(
     signing_key: options.SigningKey = None,
 ) -> None:
     """Write the whole log as JSON lines, with a signed checkpoint over it."""
-    from agentlattice_cli.opening import proving
+    from agentlattice_cli.opening import means_service
     from agentlattice_cli.output import note
+    from agentlattice_cli.service_calls import calling
     from agentlattice_cli.settings import resolve
+
+    settings = resolve({"db": db, "signing_key": signing_key})
+    exported: AbstractContextManager[tuple[Iterable[bytes], str]]
+    if means_service(settings):
+        service = calling(settings, service=False)
+        exported = nullcontext((service.lines("/api/v1/audit/export"), _key_of(service)))
+    else:
+        exported = _exported(settings)
+    with exported as (lines, public):
+        if file == "-":
+            for line in lines:
+                sys.stdout.buffer.write(line)
+            return
+        count = _write_whole(Path(file), lines, force=force)
+    note(f"wrote {_entries(count - 1)} to {file}; to verify it anywhere:")
+    note(f"  al audit verify --export {file} --key {public}")
+
+
+@contextmanager
+def _exported(settings: Settings) -> Iterator[tuple[Iterable[bytes], str]]:
+    """The lines of a database's log, and the public key that verifies them."""
+    from agentlattice_cli.opening import proving
     from agentlattice_core.audit.export import export_lines
     from agentlattice_core.history import noted_history
 
-    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
+    with proving(settings) as engine:
         signed = _signed(engine)
         public = engine.notary.verifier_key()
         with engine.read() as reader:
@@ -368,13 +398,12 @@ def export(
                 checkpoint=signed,
                 statements=engine.notary.keyring(noted_history(reader)).up_to(public),
             )
-            if file == "-":
-                for line in lines:
-                    sys.stdout.buffer.write(line)
-                return
-            count = _write_whole(Path(file), lines, force=force)
-    note(f"wrote {_entries(count - 1)} to {file}; to verify it anywhere:")
-    note(f"  al audit verify --export {file} --key {public.format()}")
+            yield lines, public.format()
+
+
+def _key_of(service: ServiceCalls) -> str:
+    key: str = service.call("GET", "/api/v1/audit/key")["verifier_key"]
+    return key
 
 
 @app.command("checkpoint")
@@ -382,12 +411,18 @@ def take_checkpoint(
     db: options.Db = None, signing_key: options.SigningKey = None, json: options.Json = False
 ) -> None:
     """Sign the log as it is now, and print the checkpoint: keep it where nobody can change it with the log."""
-    from agentlattice_cli.opening import proving
+    from agentlattice_cli.opening import proving, served
     from agentlattice_cli.output import Output
     from agentlattice_cli.settings import resolve
 
-    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
-        signed = _signed(engine)
+    settings = resolve({"db": db, "signing_key": signing_key})
+    service = served(settings)
+    if service is not None:
+        with service:
+            signed = service.checkpoint_sync()
+    else:
+        with proving(settings) as engine:
+            signed = _signed(engine)
     out = Output(json=json)
     if json:
         out.document({"checkpoint": signed})
@@ -400,12 +435,18 @@ def public_key(
     db: options.Db = None, signing_key: options.SigningKey = None, json: options.Json = False
 ) -> None:
     """Print the public key that checkpoints and exports are verified with."""
-    from agentlattice_cli.opening import proving
+    from agentlattice_cli.opening import proving, served
     from agentlattice_cli.output import Output
     from agentlattice_cli.settings import resolve
 
-    with proving(resolve({"db": db, "signing_key": signing_key})) as engine:
-        public = engine.notary.verifier_key().format()
+    settings = resolve({"db": db, "signing_key": signing_key})
+    service = served(settings)
+    if service is not None:
+        with service:
+            public = service.verifier_key()
+    else:
+        with proving(settings) as engine:
+            public = engine.notary.verifier_key().format()
     out = Output(json=json)
     if json:
         out.document({"key": public})

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentlattice_cli import options
+from agentlattice_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from agentlattice_cli.settings import Settings
     from agentlattice_core.principals import Operator
 
 __all__ = ["extend"]
@@ -31,12 +31,10 @@ def extend(audit: typer.Typer) -> None:
     audit.command("accept-restore")(_accept_restore)
 
 
+@options.with_settings(options.DECIDING)
 def _rebuild_state(
+    settings: Settings,
     reason: Why,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
     """Mend what `verify --state` finds: make limits, approvals and policies anew from the log, if the log verifies."""
@@ -44,7 +42,7 @@ def _rebuild_state(
     from agentlattice_cli.output import Output
     from agentlattice_core import rebuilding
 
-    settings, person = _person(operator, role, db, signing_key)
+    person = _person(settings)
     with proving(settings) as engine:
         mended = rebuilding.rebuild_state(engine, person, reason)
     out = Output(json=json)
@@ -59,12 +57,10 @@ def _rebuild_state(
         out.line("state: limits, approvals and policies are what the log makes of them; nothing was changed")
 
 
+@options.with_settings(options.DECIDING)
 def _rotate_key(
+    settings: Settings,
     reason: Why,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
     """Let a new key sign the log. The old one names it in the log first, and is then destroyed."""
@@ -72,7 +68,7 @@ def _rotate_key(
     from agentlattice_cli.output import Output, note
     from agentlattice_core.rotation import rotate_key
 
-    settings, person = _person(operator, role, db, signing_key)
+    person = _person(settings)
     with proving(settings) as engine:
         old = engine.notary.verifier_key().format()
         new = rotate_key(engine, person, reason).format()
@@ -84,7 +80,9 @@ def _rotate_key(
     note("whoever holds an earlier key can go on with it; if it may have been stolen, give them this one")
 
 
+@options.with_settings(options.DECIDING)
 def _accept_restore(
+    settings: Settings,
     reason: Why,
     confirm: Annotated[
         str | None,
@@ -94,10 +92,6 @@ def _accept_restore(
             help="How many entries are there, and how many were signed, as this command says them.",
         ),
     ] = None,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
     """Go on with an older copy of the log that was restored on purpose. What was lost stays on record."""
@@ -106,7 +100,7 @@ def _accept_restore(
     from agentlattice_core.errors import InvalidRequestError
     from agentlattice_core.restoring import accept_restore, found_restore
 
-    settings, person = _person(operator, role, db, signing_key)
+    person = _person(settings)
     with proving(settings) as engine:
         if confirm is None:
             found = found_restore(engine)
@@ -126,12 +120,8 @@ def _accept_restore(
     note("open the database anew wherever it is open; `al audit verify` says this from now on")
 
 
-def _person(
-    operator: str | None, role: str | None, db: str | None, signing_key: str | None
-) -> tuple[Settings, Operator]:
+def _person(settings: Settings) -> Operator:
     from agentlattice_cli.opening import operator_of
-    from agentlattice_cli.settings import resolve
     from agentlattice_core.agents import operator_named
 
-    settings = resolve({"operator": operator, "role": role, "db": db, "signing_key": signing_key})
-    return settings, operator_named(operator_of(settings), settings["role"].value, ())
+    return operator_named(operator_of(settings), settings["role"].value, ())

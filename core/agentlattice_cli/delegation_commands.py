@@ -1,6 +1,7 @@
 """`al delegations`: which agents act for others, and ending that.
 
-- Looking needs no identity. Revoking needs an operator, named with `--as` or AL_OPERATOR.
+- Looking needs no identity, and revoking an operator, named with `--as` or AL_OPERATOR. A service takes who holds the
+  key: an agent sees its own and ends what is below it, an operator everybody's.
 - Revoking one ends everything that was delegated below it.
 """
 
@@ -12,6 +13,7 @@ import typer
 
 from agentlattice_cli import options
 from agentlattice_cli.program import command_group
+from agentlattice_cli.settings import Settings, resolve
 
 __all__ = ["app"]
 
@@ -35,21 +37,23 @@ def list_delegations(
     json: options.Json = False,
 ) -> None:
     """List delegations in force, the oldest first."""
-    from agentlattice_cli.opening import check_known, looking
+    from agentlattice_cli.opening import check_known, looking, served
     from agentlattice_cli.output import Output
-    from agentlattice_cli.settings import resolve
     from agentlattice_core.delegation import delegations
     from agentlattice_core.errors import InvalidRequestError
 
     if role is not None and agent is None:
         raise InvalidRequestError("`--role` is a side of an agent; name it with `--agent`")
-    with looking(resolve({"db": db})) as look:
-        if agent is not None:
-            check_known(look, agent)
-        found = delegations(look.reader, agent, role, active_only=not ended, at=look.at)
-        parents = {
-            one.parent_config_id: look.reader.get("agent_id", one.parent_config_id or "") for one in found
-        }
+    settings = resolve({"db": db})
+    service = served(settings)
+    if service is not None:
+        with service:
+            found = service.delegations_sync(role, not ended, agent).delegations
+    else:
+        with looking(settings) as look:
+            if agent is not None:
+                check_known(look, agent)
+            found = delegations(look.reader, agent, role, active_only=not ended, at=look.at)
     out = Output(json=json)
     if json:
         out.document({"delegations": found})
@@ -59,7 +63,7 @@ def list_delegations(
         [
             [
                 one.id,
-                (parents[one.parent_config_id] or {}).get("agent"),
+                one.parent,
                 one.agent,
                 one.scope["action_types"],
                 one.expires_at,
@@ -72,22 +76,18 @@ def list_delegations(
 
 
 @app.command()
+@options.with_settings(options.DECIDING)
 def revoke(
+    settings: Settings,
     delegation: Annotated[
         str, typer.Argument(metavar="ID", help="The delegation, as `al delegations list` names it.")
     ],
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
     """End a delegation, and with it every one below."""
     from agentlattice_cli.opening import deciding
     from agentlattice_cli.output import Output
-    from agentlattice_cli.settings import resolve
 
-    settings = resolve({"operator": operator, "role": role, "db": db, "signing_key": signing_key})
     with deciding(settings) as client:
         answer = client.revoke_sync(delegation)
     out = Output(json=json)

@@ -17,6 +17,7 @@ from agentlattice_cli import (
     audit_commands,
     custody_commands,
     delegation_commands,
+    organisation_commands,
     policy_commands,
     registry_commands,
     service_commands,
@@ -57,6 +58,7 @@ app.command("export")(service_commands.export)
 app.command("import")(service_commands.import_)
 app.add_typer(service_commands.keys, name="keys")
 app.add_typer(service_commands.members, name="members")
+app.add_typer(organisation_commands.app, name="organisations")
 app.command("serve")(serve)
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "installed_server",
     "looking",
     "managing",
+    "means_service",
     "note_unapplied",
     "operator_of",
     "proving",
@@ -70,20 +71,22 @@ def served(settings: Settings) -> AgentLattice | None:
 
     Raises AgentLatticeError with code NOT_CONFIGURED if there is no key.
     """
-    if not _means_service(settings):
+    if not means_service(settings):
         return None
     return AgentLattice(key_of("AL_API_KEY", how=_NAME_KEY), base_url=settings["base_url"].value)
 
 
-def _means_service(settings: Settings) -> bool:
+def means_service(settings: Settings) -> bool:
+    """Whether a service is named, and no database by a flag."""
     return bool(settings["base_url"].value) and settings["db"].source != "flag"
 
 
 def _check_database(settings: Settings) -> None:
     """Raise InvalidRequestError if a service is meant where only a database will do."""
-    if _means_service(settings):
+    if means_service(settings):
         raise InvalidRequestError(
-            "this works on a database and not on a service; name one with `--db`, or unset AL_BASE_URL"
+            "this works on the database itself and not through a service; run it where the database can be reached "
+            "and name that with `--db`"
         )
 
 
@@ -211,7 +214,7 @@ def installed_server() -> Iterator[None]:
 
 def operator_of(settings: Settings) -> str:
     """The person who decides. Raises AgentLatticeError with code NOT_CONFIGURED if nobody is named, or the agent is."""
-    if _means_service(settings):
+    if means_service(settings):
         return "the holder of AL_API_KEY"
     operator: str = settings.needed("operator", _NAME_OPERATOR)
     if operator == settings["agent"].value:

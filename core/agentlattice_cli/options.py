@@ -1,21 +1,35 @@
-"""Options that several commands share, so that one name means one thing everywhere."""
+"""Options that several commands share, so that one name means one thing everywhere.
+
+- What a person says of themselves and of where they decide is one list, `DECIDING`; `with_settings` gives it to a
+  command.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from agentlattice_cli.settings import resolve
+
 __all__ = [
+    "DECIDING",
+    "DECIDING_IN_GROUPS",
     "Accessed",
     "Agent",
     "Amount",
     "As",
     "BaseUrl",
     "Beneficiary",
+    "Bootstrap",
     "Category",
     "Currency",
     "Data",
+    "Database",
     "Db",
     "Digest",
     "EventId",
@@ -29,6 +43,7 @@ __all__ = [
     "SigningKey",
     "WebhookKey",
     "WebhookReach",
+    "with_settings",
 ]
 
 Db = Annotated[
@@ -57,6 +72,23 @@ WebhookReach = Annotated[
         metavar="NETWORK",
         help="A network, or `loopback`, that webhooks may reach beside public addresses (AL_WEBHOOK_REACH). "
         "May be repeated.",
+    ),
+]
+Database = Annotated[
+    str,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        envvar="AL_DATABASE",
+        help="sqlite:///FILE, or postgresql://... for many nodes (AL_DATABASE).",
+    ),
+]
+Bootstrap = Annotated[
+    Path | None,
+    typer.Option(
+        "--bootstrap",
+        metavar="FILE",
+        help="Write the address and first keys there, for a program; only its owner may read it.",
     ),
 ]
 BaseUrl = Annotated[
@@ -135,3 +167,37 @@ Data = Annotated[
         help="The action's data as a JSON object, from a file or - for standard input.",
     ),
 ]
+
+DECIDING = {"operator": As, "role": Roles, "db": Db, "signing_key": SigningKey}
+"""Who decides, and where, by the name of the setting."""
+DECIDING_IN_GROUPS = {"operator": As, "role": Roles, "groups": Groups, "db": Db, "signing_key": SigningKey}
+"""As `DECIDING`, where it matters which groups the person is in."""
+
+
+def with_settings(shared: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the `shared` options, after its own and before `--json`; it takes the `settings` they make."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            one.replace(kind=one.KEYWORD_ONLY, annotation=hints[one.name])
+            for one in inspect.signature(command).parameters.values()
+            if one.name != "settings"
+        ]
+        given = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+            for name, option in shared.items()
+        ]
+        last = next((at for at, one in enumerate(own) if one.name == "json"), len(own))
+        options = [*own[:last], *given, *own[last:]]
+
+        @wraps(command)
+        def run(**said: Any) -> None:
+            flags = {name: said.pop(name) for name in shared}
+            command(settings=resolve(flags), **said)
+
+        run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in options}
+        return run
+
+    return decorate

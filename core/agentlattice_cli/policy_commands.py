@@ -17,9 +17,9 @@ import typer
 
 from agentlattice_cli import options, policy_cases, policy_replays
 from agentlattice_cli.program import command_group
+from agentlattice_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from agentlattice_cli.opening import Look
     from agentlattice_core.results import PolicyRehearsal
 
 __all__ = ["app"]
@@ -103,8 +103,8 @@ def diff(
     json: options.Json = False,
 ) -> None:
     """Show what FILE would change in what is in force, or what OTHER changes in FILE."""
-    from agentlattice_cli.opening import looking
     from agentlattice_cli.output import Output, note, shown
+    from agentlattice_cli.policy_in_force import in_force
     from agentlattice_cli.settings import resolve
     from agentlattice_core.policy.diff import diff as changes_of
     from agentlattice_core.policy.document import PolicyDocument
@@ -113,8 +113,8 @@ def diff(
     if other is not None:
         changes = changes_of(parts, PolicyDocument.load(other).parts())
     else:
-        with looking(resolve({"db": db})) as look:
-            changes = changes_of(_parts_beside(look, file, parts), parts)
+        with in_force(resolve({"db": db})) as there:
+            changes = changes_of(there.beside(file, parts), parts)
     out = Output(json=json)
     if json:
         out.document({"changes": changes})
@@ -140,22 +140,26 @@ def list_policies(
     json: options.Json = False,
 ) -> None:
     """List the policies and guardrails in force."""
-    from agentlattice_cli.opening import check_known, looking, note_unapplied
+    from agentlattice_cli.opening import check_known, note_unapplied
     from agentlattice_cli.output import Output, shown
+    from agentlattice_cli.policy_in_force import in_force
     from agentlattice_cli.settings import resolve
-    from agentlattice_core import introspection
-    from agentlattice_core.policy.document import PolicyDocument
+    from agentlattice_core.errors import NotFoundError
+    from agentlattice_core.policy.evaluate import PolicySet
+    from agentlattice_core.results import PoliciesResult
 
     settings = resolve({"db": db})
-    with looking(settings) as look:
-        if agent is not None:
-            check_known(look, agent)
-        found = introspection.policies_of(look.policies, look.reader, agent)
-        document = PolicyDocument.from_parts(_readable_parts(look))
-        tampered = sorted(
-            part for part, stored in look.policies.parts(look.reader).items() if stored.tampered
-        )
-        note_unapplied(look, settings)
+    with in_force(settings) as there:
+        if agent is not None and there.look is not None:
+            check_known(there.look, agent)
+        facts = there.agent(agent) if agent is not None else None
+        if agent is not None and facts is None:
+            raise NotFoundError(f"agent `{agent:.80}` is not registered at this service; check the name")
+        summaries = PolicySet.from_parts(there.parts).summaries(facts)
+        found = PoliciesResult("org" if agent is None else "own", summaries)
+        document, tampered = there.document(), there.tampered()
+        if there.look is not None:  # what a service enforces was applied there, and not from this project
+            note_unapplied(there.look, settings)
     out = Output(json=json)
     if json:
         out.document(found)
@@ -194,8 +198,8 @@ def explain(
     json: options.Json = False,
 ) -> None:
     """Show which policies govern an action, in the order in which they decide, and why."""
-    from agentlattice_cli.opening import looking
     from agentlattice_cli.output import Output, note
+    from agentlattice_cli.policy_in_force import in_force
     from agentlattice_cli.precedence import explained
     from agentlattice_cli.settings import resolve
     from agentlattice_core.actions import Action
@@ -207,17 +211,12 @@ def explain(
         document, tampered = PolicyDocument.load(file), []
         facts = AgentFacts(agent, agent) if agent is not None else None
     else:
-        from agentlattice_core.agents import agent_facts
-
-        with looking(resolve({"db": db})) as look:
-            facts = None
-            if agent is not None:
-                registered = look.reader.get("agent", agent) is not None
-                facts = agent_facts(look.reader, agent) if registered else AgentFacts(agent, agent)
-                if not registered:
-                    note(f"note: agent `{agent}` has never acted here, so it is taken to have no tags")
-            document = PolicyDocument.from_parts(_readable_parts(look))
-            tampered = _tampered_for(look, action_type)
+        with in_force(resolve({"db": db})) as there:
+            facts = there.agent(agent) if agent is not None else None
+            if agent is not None and facts is None:
+                note(f"note: agent `{agent}` has never acted here, so it is taken to have no tags")
+                facts = AgentFacts(agent, agent)
+            document, tampered = there.document(), there.tampered(action_type)
     found = explained(document, action_type, facts)
     out = Output(json=json)
     if json:
@@ -244,7 +243,9 @@ def explain(
 
 
 @app.command()
+@options.with_settings(options.DECIDING)
 def apply(
+    settings: Settings,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Policy files.")],
     prune: Annotated[
         bool,
@@ -255,21 +256,15 @@ def apply(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask, also where pending requests are approved by it.")
     ] = False,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    signing_key: options.SigningKey = None,
     json: options.Json = False,
 ) -> None:
     """Put policy files into force, in an operator's name."""
     from agentlattice_cli.opening import deciding
     from agentlattice_cli.output import Output, shown
-    from agentlattice_cli.settings import resolve
     from agentlattice_core.errors import ForbiddenError
     from agentlattice_core.policy.document import PolicyDocument
 
     PolicyDocument.load_all(files)  # all of them, before any is published
-    settings = resolve({"operator": operator, "role": role, "db": db, "signing_key": signing_key})
     if settings["role"].value == "viewer":
         raise ForbiddenError("a viewer may see policies but not apply them; name another role with `--role`")
     sources = [os.fspath(path) for path in files]
@@ -322,15 +317,6 @@ def _confirmed(approved: int) -> bool:
     return False
 
 
-def _readable_parts(look: Look) -> dict[str, bytes]:
-    """What is in force and is what was published, by part id."""
-    return {
-        part: stored.content
-        for part, stored in look.policies.parts(look.reader).items()
-        if stored.active and not stored.tampered
-    }
-
-
 def _known_there(db: str) -> tuple[set[str], list[str]]:
     """Names, ids and tags of the agents that are registered, and the registries that are kept in the store."""
     from agentlattice_cli.opening import looking
@@ -344,22 +330,6 @@ def _known_there(db: str) -> tuple[set[str], list[str]]:
             for name in (agent, stored["id"], *stored["tags"])
         }
         return agents, registries.names(look.reader)
-
-
-def _parts_beside(look: Look, file: Path, parts: dict[str, bytes]) -> dict[str, bytes]:
-    """What is in force of the parts that `file` holds or published before; other files' parts are not its business."""
-    own = {part for part, stored in look.reader.scan("policy") if stored["source"] == file.name}
-    return {part: content for part, content in _readable_parts(look).items() if part in parts or part in own}
-
-
-def _tampered_for(look: Look, action_type: str) -> list[str]:
-    from agentlattice_core.policy.index import matches_pattern
-
-    return sorted(
-        part
-        for part, stored in look.policies.parts(look.reader).items()
-        if stored.tampered and matches_pattern(stored.pattern, action_type)
-    )
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -1,6 +1,6 @@
 """`al policy simulate` and `suggest`: what was recorded, held against policies.
 
-- Both read the log once and record nothing.
+- Both read the log once and record nothing. At a service the log is read there, by the same code.
 - What would newly be denied comes first, then what a person would newly be asked about, then what would be let through.
 """
 
@@ -14,6 +14,7 @@ import typer
 from agentlattice_cli import options
 
 if TYPE_CHECKING:
+    from agentlattice_cli.settings import Settings
     from agentlattice_core.policy.decision import Outcome
 
 __all__ = ["simulate", "suggest"]
@@ -37,7 +38,7 @@ def simulate(
     json: options.Json = False,
 ) -> None:
     """Replay recorded actions against policy files, and show what would be decided otherwise."""
-    from agentlattice_cli.opening import looking
+    from agentlattice_cli.opening import looking, means_service
     from agentlattice_cli.output import Output, note
     from agentlattice_cli.periods import moment
     from agentlattice_cli.settings import resolve
@@ -47,41 +48,48 @@ def simulate(
     from agentlattice_core.policy.simulate import simulate as replayed
     from agentlattice_core.recorded import RecordedActions
 
-    candidate = PolicySet.from_document(PolicyDocument.load_all(files))
-    with looking(resolve({"db": db})) as look:
-        begin = moment(since, look.now, "--since")
-        records = RecordedActions(look.reader, begin, LEAD)
-        report = replayed(records, candidate, look.policies.registries(look.reader), since=begin)
+    document = PolicyDocument.load_all(files)
+    settings = resolve({"db": db})
+    if means_service(settings):
+        from agentlattice_core.remote.requests import laid_out
+
+        report = _asked(settings, "simulate", since, yaml=laid_out(document))
+    else:
+        with looking(settings) as look:
+            begin = moment(since, look.now, "--since")
+            records = RecordedActions(look.reader, begin, LEAD)
+            candidate, registries = PolicySet.from_document(document), look.policies.registries(look.reader)
+            report = replayed(records, candidate, registries, since=begin).as_json()
+            report["left_out"] = {"erased": records.erased, "refused": records.refused}
     out = Output(json=json)
     if json:
-        left = {"erased": records.erased, "refused": records.refused}
-        out.document({**report.as_json(), "left_out": left})
+        out.document(report)
     else:
         out.table(
             ["action", "was", "would be", "actions", "policy", "for example"],
             [
                 [
-                    kind.action_type,
-                    _words(kind.was),
-                    _words(kind.now),
-                    report.flips[kind],
-                    kind.policy,
-                    report.examples[kind][0].decision.message,
+                    flip["action_type"],
+                    _words(flip["was"]),
+                    _words(flip["now"]),
+                    flip["count"],
+                    flip["policy"],
+                    flip["examples"][0]["message"],
                 ]
-                for kind in report.kinds
+                for flip in report["flips"]
             ],
             "every action would be decided as it was",
         )
         note(
-            f"{report.total} actions: {report.unchanged} as before, {report.new_denials} newly denied, "
-            f"{report.stricter - report.new_denials} newly asked about"
+            f"{report['actions']} actions: {report['unchanged']} as before, {report['new_denials']} newly denied, "
+            f"{report['stricter'] - report['new_denials']} newly asked about"
         )
-        left_out = records.erased + records.refused
-        if left_out:
+        erased, refused = report["left_out"]["erased"], report["left_out"]["refused"]
+        if erased or refused:
             note(
-                f"{left_out} more were left out: {records.erased} erased, {records.refused} that were never an action"
+                f"{erased + refused} more were left out: {erased} erased, {refused} that were never an action"
             )
-    if fail_on_new_denials and report.new_denials:
+    if fail_on_new_denials and report["new_denials"]:
         raise typer.Exit(1)
 
 
@@ -95,7 +103,7 @@ def suggest(
     db: options.Db = None,
 ) -> None:
     """Draft a least-privilege policy from what was recorded."""
-    from agentlattice_cli.opening import looking
+    from agentlattice_cli.opening import looking, means_service
     from agentlattice_cli.output import Output, note
     from agentlattice_cli.periods import moment
     from agentlattice_cli.settings import resolve
@@ -107,8 +115,12 @@ def suggest(
         raise InvalidRequestError(
             f"`{output}` is there already and was left as it is; pass `--force` to replace it"
         )
-    with looking(resolve({"db": db})) as look:
-        text = drafted(RecordedActions(look.reader, moment(since, look.now, "--since")))
+    settings = resolve({"db": db})
+    if means_service(settings):
+        text = _asked(settings, "suggest", since)["yaml"]
+    else:
+        with looking(settings) as look:
+            text = drafted(RecordedActions(look.reader, moment(since, look.now, "--since")))
     if output is None:
         Output().text(text)
         return
@@ -118,7 +130,21 @@ def suggest(
     )
 
 
-def _words(outcome: Outcome) -> Any:
+def _asked(settings: Settings, what: str, since: str, **said: str) -> dict[str, Any]:
+    """What a service makes of its own log."""
+    from agentlattice_cli.periods import moment
+    from agentlattice_cli.service_calls import calling
+    from agentlattice_core.clock import SystemClock, format_time
+
+    begin = format_time(moment(since, SystemClock().now(), "--since"))
+    service = calling(settings, service=False)
+    found: dict[str, Any] = service.call(
+        "POST", f"/api/v1/policies/{what}", {"since": begin, **said}, slow=True
+    )
+    return found
+
+
+def _words(outcome: Outcome) -> str:
     return {
         "allow": "allowed",
         "require_approval": "asked about",

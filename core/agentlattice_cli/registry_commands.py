@@ -31,21 +31,27 @@ def list_entries(
     json: options.Json = False,
 ) -> None:
     """List what a registry holds: values, their tags and caps, and the action that put them there."""
-    from agentlattice_cli.opening import looking
+    from agentlattice_cli.opening import looking, served
     from agentlattice_cli.output import Output
     from agentlattice_cli.settings import resolve
     from agentlattice_core import registries
     from agentlattice_core.errors import NotFoundError
     from agentlattice_core.policy.reader import did_you_mean
 
-    with looking(resolve({"db": db})) as look:
-        known = registries.names(look.reader)
-        if name not in known:
-            raise NotFoundError(
-                f"there is no registry `{name:.80}` in the store; it comes to be with its first "
-                f"`agentlattice.registry.<name>.put`{did_you_mean(name, known)}"
-            )
-        found = registries.entries(look.reader, name)
+    settings = resolve({"db": db})
+    service = served(settings)
+    if service is not None:
+        with service:
+            found = service.registry_sync(name)
+    else:
+        with looking(settings) as look:
+            known = registries.names(look.reader)
+            if name not in known:
+                raise NotFoundError(
+                    f"there is no registry `{name:.80}` in the store; it comes to be with its first "
+                    f"`agentlattice.registry.<name>.put`{did_you_mean(name, known)}"
+                )
+            found = registries.entries(look.reader, name)
     out = Output(json=json)
     if json:
         out.document({"registry": name, "entries": found})

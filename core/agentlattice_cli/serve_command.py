@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentlattice_cli.options import Policies, SigningKey, WebhookKey, WebhookReach
+from agentlattice_cli.options import Bootstrap, Database, Policies, SigningKey, WebhookKey, WebhookReach
 from agentlattice_cli.settings import resolve
 
 if TYPE_CHECKING:
@@ -25,23 +25,8 @@ __all__ = ["serve"]
 def serve(
     host: Annotated[str, typer.Option("--host", metavar="HOST", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="PORT", help="0: any that is free.")] = 8700,
-    database: Annotated[
-        str,
-        typer.Option(
-            "--database",
-            metavar="URL",
-            envvar="AL_DATABASE",
-            help="sqlite:///FILE, or postgresql://... for many nodes (AL_DATABASE).",
-        ),
-    ] = "sqlite:///governance.db",
-    bootstrap: Annotated[
-        Path | None,
-        typer.Option(
-            "--bootstrap",
-            metavar="FILE",
-            help="Write the address and first keys there, for a program; only its owner may read it.",
-        ),
-    ] = None,
+    database: Database = "sqlite:///governance.db",
+    bootstrap: Bootstrap = None,
     policies: Policies = None,
     signing_key: SigningKey = None,
     oidc: Annotated[

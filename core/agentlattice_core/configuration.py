@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,9 +21,19 @@ from agentlattice_core.batch import Batch
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.policies import Policies
 from agentlattice_core.policy.document import PolicyDocument
+from agentlattice_core.policy.parts import StoredPart, canonical_json
 from agentlattice_core.stores.base import Document, Reader
 
-__all__ = ["Comparison", "Configuration", "bring_in", "compared", "exported", "policy_parts", "read"]
+__all__ = [
+    "Comparison",
+    "Configuration",
+    "bring_in",
+    "compared",
+    "exported",
+    "policy_parts",
+    "read",
+    "stored_parts",
+]
 
 _FORMAT = "agentlattice-configuration"
 _VERSION = 1
@@ -59,24 +69,41 @@ class Comparison:
 
 
 def policy_parts(in_force: Policies, reader: Reader) -> list[dict[str, Any]]:
-    """What is in force, part by part. A part that is not what was published says so (`tampered`) and has no content."""
+    """What is in force, part by part. A part that is not what was published says so (`tampered`), has no content, and
+    denies what its `pattern` matches.
+    """
     found = []
     for part, stored in sorted(in_force.parts(reader).items()):
-        known = reader.get("policy", part)
-        if stored.active and known is not None:
-            found.append(
-                {
-                    "part": part,
-                    "version": known["version"],
-                    "digest": known["digest"],
-                    "source": known["source"],
-                    "created_at": known["created_at"],
-                    "changed_at": known["changed_at"],
-                    "tampered": stored.tampered,
-                    "content": None if stored.tampered else orjson.loads(stored.content),
-                }
-            )
+        known = reader.get("policy", part) or {}
+        found.append(
+            {
+                "part": part,
+                "version": stored.version,
+                "digest": stored.digest,
+                "pattern": stored.pattern,
+                "source": known.get("source"),
+                "created_at": stored.created_at,
+                "changed_at": known.get("changed_at"),
+                "tampered": stored.tampered,
+                "content": None if stored.tampered else orjson.loads(stored.content),
+            }
+        )
     return found
+
+
+def stored_parts(listed: Iterable[Mapping[str, Any]]) -> dict[str, StoredPart]:
+    """The parts that `policy_parts` listed. Raises KeyError, TypeError for what it did not."""
+    return {
+        one["part"]: StoredPart(
+            content=b"" if one["tampered"] else canonical_json(one["content"]),
+            version=one["version"],
+            digest=one["digest"],
+            created_at=one["created_at"],
+            tampered=one["tampered"],
+            pattern=one["pattern"],
+        )
+        for one in listed
+    }
 
 
 def exported(in_force: Policies, reader: Reader) -> dict[str, Any]:

@@ -355,24 +355,35 @@ class Delegating(Session):
         """As `parallel`, for `with`."""
         return Parallel(delegates)
 
-    async def delegations(self, role: str | None = None, active_only: bool = True) -> DelegationsResult:
+    async def delegations(
+        self, role: str | None = None, active_only: bool = True, agent: str | None = None
+    ) -> DelegationsResult:
         """What this agent delegated (`role="parent"`), was given (`"child"`), or both, the oldest first.
 
-        An operator is shown everybody's. Raises InvalidRequestError.
+        An operator is shown everybody's, or those of the `agent` that they name. Raises InvalidRequestError,
+        NotFoundError for an agent that nobody registered, ForbiddenError for an agent that names another one.
         """
-        return await self._delegations(role, active_only).run_async()
+        return await self._delegations(role, active_only, agent).run_async()
 
-    def delegations_sync(self, role: str | None = None, active_only: bool = True) -> DelegationsResult:
+    def delegations_sync(
+        self, role: str | None = None, active_only: bool = True, agent: str | None = None
+    ) -> DelegationsResult:
         """As `delegations`."""
-        return self._delegations(role, active_only).run()
+        return self._delegations(role, active_only, agent).run()
 
-    def _delegations(self, role: str | None, active_only: bool) -> Work[DelegationsResult]:
+    def _delegations(self, role: str | None, active_only: bool, agent: str | None) -> Work[DelegationsResult]:
         service = self._remote
         if service is not None:
-            return service.work(requests.delegations(role, active_only))
-        agent = None if self._operator is not None else self._acting().agent
+            return service.work(requests.delegations(role, active_only, agent))
+        if self._operator is None:
+            own = self._acting().agent
+            if agent not in (None, own):
+                raise ForbiddenError(f"agent `{own}` is shown its own delegations only")
+            agent = own
         if agent is None and role is not None:
-            raise InvalidRequestError("an operator has no role in a delegation; leave `role` out")
+            raise InvalidRequestError(
+                "an operator has no role in a delegation; leave `role` out, or name whose in `agent`"
+            )
         clock = self._engine.clock
 
         def look(reader: Reader) -> DelegationsResult:

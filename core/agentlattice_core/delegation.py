@@ -49,7 +49,7 @@ from agentlattice_core.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from agentlattice_core.operators import operator_identity
+from agentlattice_core.operators import operator_identity, standing
 from agentlattice_core.policy.scope import checked_capabilities, covers
 from agentlattice_core.principals import AgentFacts, Operator
 from agentlattice_core.results import DelegationEntry
@@ -255,9 +255,10 @@ def revoke(batch: Batch, by: Caller | Operator, delegation_id: str) -> None:
     keys.check(batch, by.key)
     document = _known(batch, delegation_id)
     if isinstance(by, Operator):
-        if by.role == "viewer":
+        person = standing(batch, by)
+        if person.role == "viewer":
             raise ForbiddenError(f"`{by.name}` is a viewer and may see delegations but not revoke them")
-        who = operator_identity(by)
+        who = operator_identity(person)
     else:
         chain = agent_facts(batch, document["agent"]).ancestors
         revoker = next((agent for agent in chain if agent.name == by.agent), None)
@@ -381,6 +382,7 @@ def _entry(state: _State, delegation_id: str, at: str) -> DelegationEntry:
         agent=document["agent"],
         status=status,
         clamped=document["clamped_by"] is not None,
+        parent=document["parent"],
     )
 
 

@@ -37,16 +37,18 @@ class Follower:
         """Begin anew in a forked child: who watched, watched in the parent."""
         self._lock = threading.Lock()
         self._bell = threading.Event()
-        self._watchers: list[tuple[int, Watcher]] = []
+        self._watchers: list[tuple[int, Watcher, Callable[[], None] | None]] = []
         self._thread: threading.Thread | None = None
         self._cursor = 0
         self._closed = False
 
-    def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Have `watcher` called for every entry from now on. Returns a function that ends it."""
+    def watch(self, watcher: Watcher, closed: Callable[[], None] | None = None) -> Callable[[], None]:
+        """Have `watcher` called for every entry from now on, and `closed` when there will be no more, because the log
+        is closed. Returns a function that ends both.
+        """
         with self._lock:
             with self._store.read() as reader:
-                watching = (reader.head.size, watcher)
+                watching = (reader.head.size, watcher, closed)
             if self._thread is None:
                 thread = threading.Thread(target=self._follow, name="agentlattice-follower", daemon=True)
                 thread.start()
@@ -73,7 +75,11 @@ class Follower:
         """End the thread."""
         with self._lock:
             self._closed = True
+            watchers = list(self._watchers)
             self._watchers.clear()
+        for _, _, closed in watchers:
+            if closed is not None:
+                closed()
         self._bell.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -112,7 +118,7 @@ class Follower:
                 entry = orjson.loads(row[1])
             except ValueError:
                 continue  # somebody changed it; verification names it
-            for begun, watcher in watchers:
+            for begun, watcher, _ in watchers:
                 if row[0] < begun:
                     continue
                 try:

@@ -12,7 +12,7 @@ from typing import Any
 from agentlattice_core import admission, erasure, introspection, posture, registries, verification
 from agentlattice_core.actions import Action
 from agentlattice_core.clock import time_of_log
-from agentlattice_core.errors import AuditError, InvalidRequestError
+from agentlattice_core.errors import AuditError, ForbiddenError, InvalidRequestError
 from agentlattice_core.remote import requests
 from agentlattice_core.results import (
     ActionOptions,
@@ -112,26 +112,48 @@ class Looking(Session):
         return Reading(self._engine, lambda reader: registries.entries(reader, name))
 
     async def audit(
-        self, cursor: str | None = None, limit: int = 50, action_type: str | None = None
+        self,
+        cursor: str | None = None,
+        limit: int = 50,
+        action_type: str | None = None,
+        agent: str | None = None,
     ) -> AuditResult:
-        """A page of the audit trail, newest first: an agent's own actions, or for an operator everybody's."""
-        return await self._page(cursor, limit, action_type).run_async()
+        """A page of the audit trail, newest first: an agent's own actions, or for an operator everybody's, or those of
+        the `agent` that they name.
+
+        Raises InvalidRequestError, NotFoundError for an agent that nobody registered, ForbiddenError for an agent that
+        names another one.
+        """
+        return await self._page(cursor, limit, action_type, agent).run_async()
 
     def audit_sync(
-        self, cursor: str | None = None, limit: int = 50, action_type: str | None = None
+        self,
+        cursor: str | None = None,
+        limit: int = 50,
+        action_type: str | None = None,
+        agent: str | None = None,
     ) -> AuditResult:
         """As `audit`."""
-        return self._page(cursor, limit, action_type).run()
+        return self._page(cursor, limit, action_type, agent).run()
 
-    def _page(self, cursor: str | None, limit: int, action_type: str | None) -> Work[AuditResult]:
+    def _page(
+        self, cursor: str | None, limit: int, action_type: str | None, agent: str | None
+    ) -> Work[AuditResult]:
         service = self._remote
         if service is not None:
-            return service.work(requests.audit(cursor, limit, action_type))
-        agent = self.agent
+            return service.work(requests.audit(cursor, limit, action_type, agent))
+        own = self.agent
+        if own is not None and agent not in (None, own):
+            raise ForbiddenError(f"agent `{own}` is shown its own actions only")
         return Reading(
             self._engine,
             lambda reader: introspection.audit_page(
-                reader, agent=agent, cursor=cursor, limit=limit, action_type=action_type
+                reader,
+                agent=own if own is not None else agent,
+                cursor=cursor,
+                limit=limit,
+                action_type=action_type,
+                for_operator=own is None,
             ),
         )
 

@@ -173,8 +173,8 @@ class PolicySummary:
 class DelegationEntry:
     """A delegation. `scope` is `{"action_types": [...]}`; `status` active, closed, revoked or expired.
 
-    `agent` is the name under which the child acts, `name` the one its parent gave it; `clamped` says that its life was
-    cut to its parent's.
+    `agent` is the name under which the child acts, `name` the one that `parent`, an agent's name too, gave it;
+    `clamped` says that its life was cut to its parent's.
     """
 
     id: str
@@ -187,6 +187,7 @@ class DelegationEntry:
     agent: str | None = None
     status: str | None = None
     clamped: bool = False
+    parent: str | None = None
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """Waiting for a person: a sleeper that wakes the moment somebody decides, in this process or another.
 
 - The watch begins before the state is read, so a decision in between is not missed.
-- Sleep is bounded: deadlines are asked of the injected clock, which may jump.
+- Whoever waits sleeps until an entry about the request comes, its deadline, or their own patience ends; in between they
+  cost nothing. A deadline that a clock jumps over is the scheduler's to record, whose entry wakes them.
+- A clock that says when it is moved (a test's) wakes them too.
 - The deadline is the request's own; whoever waits records the timeout if nobody has.
 """
 
@@ -15,14 +17,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agentlattice_core import deadlines
-from agentlattice_core.clock import parse_time
+from agentlattice_core.clock import MovableClock, parse_time
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import NotFoundError
 from agentlattice_core.stores.base import Document, Row
 
 __all__ = ["Standing", "Waiting", "until_resolved", "until_resolved_sync"]
 
-_LONGEST_NAP = 0.25  # seconds until the clock is asked again
+_LONGEST_NAP = 60.0  # seconds until the clock is asked again: the machine may have slept meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Waiting:
 def until_resolved_sync(engine: Engine, approval_id: str, patience: float | None) -> Document:
     """The approval once it is no longer pending, or as it is after `patience` seconds. Raises NotFoundError."""
     woken = threading.Event()
-    end = engine.follower.watch(_about(approval_id, woken.set))
+    end = _woken_by(engine, approval_id, woken.set)
     try:
         limit = _limit(engine, patience)
         while True:
@@ -89,7 +91,7 @@ async def until_resolved(engine: Engine, approval_id: str, patience: float | Non
         except RuntimeError:
             pass  # the loop has ended, and whoever waited with it
 
-    end = await asyncio.to_thread(engine.follower.watch, _about(approval_id, wake))
+    end = await asyncio.to_thread(_woken_by, engine, approval_id, wake)
     try:
         limit = _limit(engine, patience)
         while True:
@@ -108,12 +110,24 @@ async def until_resolved(engine: Engine, approval_id: str, patience: float | Non
         end()
 
 
-def _about(approval_id: str, wake: Callable[[], None]) -> Callable[[dict[str, Any], Row], None]:
+def _woken_by(engine: Engine, approval_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+    """Have `wake` called for every entry about the request, when the clock is moved, and when the log is closed.
+    Returns what ends it.
+    """
+
     def watcher(entry: dict[str, Any], _row: Row) -> None:
         if entry["kind"] == "approval" and entry["data"]["approval"] == approval_id:
             wake()
 
-    return watcher
+    ends = [engine.follower.watch(watcher, wake)]
+    if isinstance(engine.clock, MovableClock):
+        ends.append(engine.clock.on_move(wake))
+
+    def end() -> None:
+        for one in ends:
+            one()
+
+    return end
 
 
 def _limit(engine: Engine, patience: float | None) -> datetime | None:

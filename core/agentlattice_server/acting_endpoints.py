@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -34,13 +33,20 @@ from agentlattice_core.stores.projections import action_key
 from agentlattice_core.waiting import until_resolved
 from agentlattice_server import schemas
 from agentlattice_server.authentication import Identity
-from agentlattice_server.endpoints import AGENT, BOTH, Call, Endpoints, answer
+from agentlattice_server.endpoints import (
+    AGENT,
+    BOTH,
+    LONGEST_WAIT,
+    Call,
+    Endpoints,
+    answer,
+    unless_stopping,
+)
 
 __all__ = ["ENDPOINTS", "options_of"]
 
 ENDPOINTS = Endpoints()
 
-_LONGEST_WAIT = 30
 _NONCE = re.compile("[0-9a-f]{20}")
 _CLAIM_OUTCOMES = ("succeeded", "failed", "unknown")
 _OPTIONS = (
@@ -207,34 +213,20 @@ async def report(call: Call) -> Response:
     "How a request stands",
     wire=True,
     waiting=True,
-    query={"wait": {"type": "integer", "minimum": 0, "maximum": _LONGEST_WAIT}},
+    query={"wait": {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT}},
     answers={200: schemas.APPROVAL_STATUS},
 )
 async def approval_status(call: Call) -> Response:
     identity, approval_id = call.identity, call.path("approval")
     waiting = "wait" in call.request.query_params
-    patience = min(call.number("wait", 0), _LONGEST_WAIT)
+    patience = min(call.number("wait", 0), LONGEST_WAIT)
     found = await asyncio.to_thread(_standing, identity, approval_id)
     if patience and found["status"] in ("pending", "escalated"):
-        await _patiently(call, until_resolved(identity.engine, approval_id, patience))
+        await unless_stopping(call, until_resolved(identity.engine, approval_id, patience))
         found = await asyncio.to_thread(_standing, identity, approval_id)
     if found["status"] == "approved" and not waiting and identity.kind == "agent":
         found["status"] = await _claimed(identity, found["action"])
     return answer(found)
-
-
-async def _patiently(call: Call, wait: Coroutine[Any, Any, Any]) -> None:
-    """Wait, but not for longer than the service goes on."""
-    waiting = asyncio.create_task(wait)
-    ending = asyncio.create_task(call.request.app.state.stopping.wait())
-    try:
-        done, _ = await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if waiting in done:
-            waiting.result()
-    finally:
-        for task in (waiting, ending):
-            task.cancel()
-        await asyncio.gather(waiting, ending, return_exceptions=True)
 
 
 async def _claimed(identity: Identity, action: str) -> str:

@@ -2,6 +2,7 @@
 
 - What waits comes in the order of deadlines, everything else the newest first.
 - A decision that carries the `digest` of what was shown is refused with 409 if the request is no longer that.
+- Events are read from a place in the log on. Without one, the answer names the end of the log, at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any, cast
 
 from starlette.responses import Response
 
-from agentlattice_core import approvals, operators
+from agentlattice_core import approvals, keys, operators
+from agentlattice_core.approval_events import ApprovalEvent, until_happened
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.errors import InvalidRequestError, NotFoundError
 from agentlattice_core.principals import Forever
@@ -21,6 +23,7 @@ from agentlattice_server import schemas
 from agentlattice_server.authentication import Identity
 from agentlattice_server.endpoints import (
     AGENT,
+    LONGEST_WAIT,
     MOST_ON_A_PAGE,
     OPERATOR,
     Call,
@@ -28,6 +31,7 @@ from agentlattice_server.endpoints import (
     answer,
     make_cursor,
     read_cursor,
+    unless_stopping,
 )
 
 __all__ = ["ENDPOINTS"]
@@ -96,6 +100,45 @@ def _shown(reader: Reader, approval_id: str, now: str) -> ApprovalRequest:
     if request.waits and request.timeout_at <= now:
         request.status = "timed_out"
     return request
+
+
+@ENDPOINTS.add(
+    "GET",
+    "/api/v1/approvals/events",
+    OPERATOR,
+    "What happens to requests, as soon as something does",
+    waiting=True,
+    query={
+        "cursor": {"type": "string"},
+        "wait": {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT},
+    },
+    answers={200: schemas.APPROVAL_EVENTS},
+)
+async def events(call: Call) -> Response:
+    identity, cursor = call.identity, call.query("cursor")
+    engine, patience = identity.engine, min(call.number("wait", 0), LONGEST_WAIT)
+
+    def allowed() -> int:
+        with engine.read() as reader:
+            keys.find(reader, identity.digest, time_of_log(engine.clock, reader.head.at))
+            operators.standing(reader, identity.operator())
+            return reader.head.size
+
+    size = await asyncio.to_thread(allowed)
+    found: list[ApprovalEvent] = []
+    start = size if cursor is None else min(_place(cursor), size)
+    if cursor is not None:
+        told = await unless_stopping(call, until_happened(engine, start, patience))
+        found, start = told if told is not None else (found, start)
+        await asyncio.to_thread(allowed)  # it may have ended while the answer was held back
+    return answer({"events": found, "cursor": make_cursor(str(start))})
+
+
+def _place(cursor: str) -> int:
+    place = read_cursor(cursor)
+    if not place.isascii() or not place.isdecimal() or len(place) > 15:
+        raise InvalidRequestError(f"cursor `{cursor:.80}` is not one of ours; pass `cursor` as it came")
+    return int(place)
 
 
 @ENDPOINTS.add(

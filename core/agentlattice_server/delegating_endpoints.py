@@ -81,11 +81,14 @@ async def close_delegation(call: Call) -> Response:
     query={
         "role": {"type": "string", "enum": ["parent", "child"]},
         "active_only": {"type": "boolean"},
+        "agent": {"type": "string"},
     },
     answers={200: schemas.DELEGATIONS},
 )
 async def delegations(call: Call) -> Response:
-    found = await call.identity.client().delegations(call.query("role"), call.flag("active_only", True))
+    found = await call.identity.client().delegations(
+        call.query("role"), call.flag("active_only", True), call.query("agent")
+    )
     return answer(found)
 
 

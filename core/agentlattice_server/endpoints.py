@@ -8,10 +8,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from agentlattice_server.rates import RateLimits
 __all__ = [
     "AGENT",
     "BOTH",
+    "LONGEST_WAIT",
     "MANAGING",
     "MOST_ON_A_PAGE",
     "OPERATOR",
@@ -42,6 +44,7 @@ __all__ = [
     "page",
     "read_cursor",
     "serving",
+    "unless_stopping",
 ]
 
 _log = logging.getLogger("agentlattice.server")
@@ -49,6 +52,8 @@ _log = logging.getLogger("agentlattice.server")
 T = TypeVar("T")
 
 MOST_ON_A_PAGE = 200
+LONGEST_WAIT = 30
+"""Seconds that an answer may be held back until there is something to say."""
 
 AGENT: tuple[KeyKind, ...] = ("agent",)
 OPERATOR: tuple[KeyKind, ...] = ("operator",)
@@ -180,6 +185,19 @@ def page(name: str, items: Sequence[T], call: Call, key: Callable[[T], str]) -> 
     shown = items[start : start + limit]
     more = start + limit < len(items)
     return {name: shown, "next_cursor": make_cursor(key(shown[-1])) if more else None}
+
+
+async def unless_stopping(call: Call, wait: Coroutine[Any, Any, T]) -> T | None:
+    """What comes of `wait`; None if the service is told to stop before."""
+    waiting = asyncio.create_task(wait)
+    ending = asyncio.create_task(call.request.app.state.stopping.wait())
+    try:
+        done, _ = await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting in done else None
+    finally:
+        for task in (waiting, ending):
+            task.cancel()
+        await asyncio.gather(waiting, ending, return_exceptions=True)
 
 
 def make_cursor(after: str) -> str:

@@ -198,6 +198,26 @@ async def list_agents(call: Call) -> Response:
 
 
 @ENDPOINTS.add(
+    "GET",
+    "/api/v1/agents/{agent}",
+    MANAGING,
+    "What is said of one agent",
+    answers={200: schemas.ANY},
+)
+async def get_agent(call: Call) -> Response:
+    identity, name = call.identity, call.path("agent")
+
+    def read() -> dict[str, Any]:
+        with identity.engine.read() as reader:
+            document = reader.get("agent", name)
+        if document is None:
+            raise NotFoundError(f"there is no agent `{name:.80}`")
+        return _agent(name, document)
+
+    return answer(await asyncio.to_thread(read))
+
+
+@ENDPOINTS.add(
     "PUT",
     "/api/v1/agents/{agent}",
     MANAGING,

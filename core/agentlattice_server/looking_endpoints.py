@@ -102,12 +102,13 @@ async def registry(call: Call) -> Response:
         "cursor": {"type": "string"},
         "limit": {"type": "integer", "minimum": 1, "maximum": 200},
         "action_type": {"type": "string"},
+        "agent": {"type": "string"},
     },
     answers={200: schemas.AUDIT},
 )
 async def audit(call: Call) -> Response:
     found = await call.identity.client().audit(
-        call.query("cursor"), call.number("limit", 50), call.query("action_type")
+        call.query("cursor"), call.number("limit", 50), call.query("action_type"), call.query("agent")
     )
     return answer(found)
 

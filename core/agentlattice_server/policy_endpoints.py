@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from starlette.responses import Response
@@ -12,12 +12,15 @@ from starlette.responses import Response
 from agentlattice_core import configuration, keys, operators
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import parse_time, time_of_log
+from agentlattice_core.engine import Engine
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_core.policy.evaluate import PolicySet
 from agentlattice_core.policy.simulate import LEAD, simulate
+from agentlattice_core.policy.suggest import suggest
 from agentlattice_core.recorded import RecordedActions
 from agentlattice_core.session import PolicyText
+from agentlattice_core.stores.base import Reader
 from agentlattice_server import schemas
 from agentlattice_server.authentication import Identity
 from agentlattice_server.endpoints import MANAGING, OPERATOR, Call, Endpoints, answer
@@ -30,6 +33,7 @@ ENDPOINTS = Endpoints()
 _DOCUMENT = schemas.body(
     {"yaml": schemas.TEXT, "name": schemas.TEXT, "prune": {"type": ["boolean", "null"]}}, "yaml"
 )
+_SINCE = {"type": ["string", "null"], "format": "date-time"}
 _LONGEST = timedelta(days=3650)
 
 
@@ -100,7 +104,7 @@ async def rehearse(call: Call) -> Response:
         {
             "yaml": schemas.TEXT,
             "name": schemas.TEXT,
-            "since": {"type": ["string", "null"], "format": "date-time"},
+            "since": _SINCE,
         },
         "yaml",
     ),
@@ -109,13 +113,12 @@ async def rehearse(call: Call) -> Response:
 async def simulated(call: Call) -> Response:
     text, engine = _text(call), call.identity.engine
     candidate = PolicySet.from_document(PolicyDocument.parse(text.text, text.name))
-    since = call.maybe("since")
+    since = _since(call)
 
     def replay() -> dict[str, Any]:
         with engine.read() as reader:
-            now = parse_time(time_of_log(engine.clock, reader.head.at))
-            begin = _moment(since) if since is not None else now - timedelta(days=7)
-            records = RecordedActions(reader, max(begin, now - _LONGEST), LEAD)
+            begin = _begin(engine, reader, since, timedelta(days=7))
+            records = RecordedActions(reader, begin, LEAD)
             report = simulate(records, candidate, engine.policies.registries(reader), since=begin)
             left_out = {"erased": records.erased, "refused": records.refused}
             return {**report.as_json(), "left_out": left_out}
@@ -123,11 +126,35 @@ async def simulated(call: Call) -> Response:
     return answer(await heavily(replay))
 
 
-def _moment(text: str) -> Any:
+@ENDPOINTS.add(
+    "POST",
+    "/api/v1/policies/suggest",
+    OPERATOR,
+    "A least-privilege draft from what was recorded",
+    body=schemas.body({"since": _SINCE}),
+    answers={200: schemas.found({"yaml": schemas.TEXT})},
+)
+async def suggested(call: Call) -> Response:
+    engine, since = call.identity.engine, _since(call)
+
+    def draft() -> str:
+        with engine.read() as reader:
+            return suggest(RecordedActions(reader, _begin(engine, reader, since, timedelta(days=1))))
+
+    return answer({"yaml": await heavily(draft)})
+
+
+def _since(call: Call) -> datetime | None:
+    text = call.maybe("since")
     try:
-        return parse_time(text)
+        return parse_time(text) if text is not None else None
     except ValueError:
         raise InvalidRequestError(f"since `{text:.40}` must be a time such as 2026-03-01T00:00:00Z") from None
+
+
+def _begin(engine: Engine, reader: Reader, since: datetime | None, usual: timedelta) -> datetime:
+    now = parse_time(time_of_log(engine.clock, reader.head.at))
+    return max(since if since is not None else now - usual, now - _LONGEST)
 
 
 # Everything at once

@@ -284,6 +284,9 @@ APPROVAL: Schema = found(
         "digest": TEXT,
     }
 )
+APPROVAL_EVENTS: Schema = found(
+    {"events": _list(found({"event": TEXT, "at": _TIME, "approval": APPROVAL})), "cursor": TEXT}
+)
 APPROVALS: Schema = found({"approvals": _list(APPROVAL), "next_cursor": MAYBE_TEXT})
 
 _EVENTS: Schema = {"type": ["array", "null"], "items": {"type": "string", "enum": [*EVENT_TYPES]}}

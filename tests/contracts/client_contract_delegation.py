@@ -204,6 +204,28 @@ class DelegationContract:
         with pytest.raises(NotFoundError):
             al.revoke_sync("del_nothing")
 
+    def test_an_operator_looks_at_one_agent_and_an_agent_at_itself(
+        self, world: ClientWorld, inside: Any
+    ) -> None:
+        """Actions and delegations by the agent's name, which an agent may say of nobody but itself."""
+        al, other, ana = world.agent(), world.agent("eve"), world.operator()
+        other.execute_sync("data.read")
+
+        def work(child: DelegatedAgent) -> None:
+            al.execute_sync("data.read")
+            assert {event.agent for event in ana.audit_sync(agent="bob").events} == {"bob"}
+            (held,) = ana.delegations_sync("parent", agent="bob").delegations
+            assert (held.id, held.parent) == (child.delegation_id, "bob")
+            assert ana.delegations_sync(agent="eve").delegations == []
+            for look in (other.audit_sync, other.delegations_sync):
+                with pytest.raises(ForbiddenError):
+                    look(agent="bob")
+            for look in (ana.audit_sync, ana.delegations_sync):
+                with pytest.raises(NotFoundError):
+                    look(agent="nobody")
+
+        inside(al.delegate("reader", capabilities=["data.read"], ttl=60), work)
+
     @pytest.mark.parametrize("wrong", [{"ttl": 0}, {"ttl": 86401}, {"capabilities": []}, {"name": ""}])
     def test_what_cannot_be_delegated_is_refused_at_once(
         self, world: ClientWorld, wrong: dict[str, Any]

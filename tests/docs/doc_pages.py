@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "AL",
     "ROOT",
     "Block",
     "blocks",
@@ -33,7 +34,8 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_AL = [sys.executable, "-c", "from agentlattice_cli.main import main; main()"]
+AL = [sys.executable, "-c", "from agentlattice_cli.main import main; main()"]
+"""`al`, as a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def run_console(block: Block) -> None:
     """Run each command of a `console` block and compare what it prints."""
     for step in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         command, _, expected = step.partition("\n")
-        script = f'al() {{ {shlex.join(_AL)} "$@"; }}\n{command}\n'
+        script = f'al() {{ {shlex.join(AL)} "$@"; }}\n{command}\n'
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AL_")}
         done = subprocess.run(
             ["sh", "-c", script],

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-from doc_pages import ROOT, blocks, check_output, run_console, run_program, write_file
+from doc_pages import AL, ROOT, blocks, check_output, run_console, run_program, write_file
 
 from agentlattice_core import AgentLattice
 from agentlattice_core.toolcalls import Denial, ToolCall, ToolGate, denial_schema, governed
@@ -49,8 +53,45 @@ def test_twenty_lines_show_an_agent_that_corrects_itself(project: Path, number: 
 
 def test_the_plain_client_says_what_the_readme_says(project: Path) -> None:
     """The program without a framework runs, and is told why."""
-    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS) == 5
     check_output(OUTPUTS[1], run_program(PROGRAMS[3]))
+
+
+def test_the_service_is_started_and_an_agent_acts_with_the_key_it_prints(project: Path) -> None:
+    """The lines about the service, as they stand but for the port and the key, which are those that it printed."""
+    (install, start), (*point, run) = (
+        block.text.splitlines() for block in blocks("README.md") if block.language == "sh"
+    )
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert install == 'pip install ".[server]"'
+    assert "server" in extras
+    assert start.startswith("al serve ")
+    assert run == "python agent.py"
+    Path("agent.py").write_text(PROGRAMS[4].text)
+    al = f'al() {{ {shlex.join(AL)} "$@"; }}\n'
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AL_")}
+    environment |= {"HOME": os.getcwd(), "NO_COLOR": "1"}
+    arguments = shlex.split(start)[1:]
+    with subprocess.Popen(
+        [*AL, *arguments, "--port", "0"], stdout=subprocess.PIPE, text=True, env=environment
+    ) as service:
+        try:
+            assert service.stdout is not None
+            printed = "".join(iter(service.stdout.readline, "Next:\n"))
+            url = re.search(r"serving .* at (http://\S+) ", printed)
+            key = re.search(r"service key .*(al_svc_\S+)", printed)
+            assert url is not None, printed
+            assert key is not None, printed
+            lines = "\n".join(point).replace("http://127.0.0.1:8700", url[1]).replace("al_svc_...", key[1])
+            script = f"{al}{lines}\n{run.replace('python', shlex.quote(sys.executable))}\n"
+            done = subprocess.run(
+                ["sh", "-ec", script], capture_output=True, text=True, env=environment, check=False
+            )
+        finally:
+            service.terminate()
+    assert done.returncode == 0, done.stderr
+    assert key[1] not in start + done.stdout
+    check_output(OUTPUTS[2], done.stdout)
 
 
 def test_the_denial_in_the_readme_is_the_one_a_model_reads(project: Path) -> None:

@@ -39,6 +39,7 @@ PUBLIC = (
     "agentlattice_integrations.demo.local_model",
     "agentlattice_integrations.langgraph",
     "agentlattice_integrations.openai_agents",
+    "agentlattice_server",
 )
 """What code outside of this project may import."""
 

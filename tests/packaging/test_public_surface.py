@@ -7,7 +7,7 @@ import pkgutil
 
 from public_surface import PINNED, PUBLIC, surface
 
-ROOMS = ("agentlattice_core", "agentlattice_cli")
+ROOMS = ("agentlattice_core", "agentlattice_server", "agentlattice_cli")
 
 
 def test_the_public_surface_is_what_was_written_down() -> None:
@@ -24,7 +24,7 @@ def test_every_public_module_says_what_is_public() -> None:
 
 
 def test_every_module_says_what_it_shares() -> None:
-    """No module of the core or the command line is without `__all__`, and none lists what it has not."""
+    """No module of the core, the service or the command line is without `__all__`, and none lists what it has not."""
     without = []
     for room in ROOMS:
         package = importlib.import_module(room)

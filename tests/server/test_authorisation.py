@@ -70,11 +70,13 @@ CASES = {
     "POST /api/v1/keys/{key}/rotate": Case(MANAGERS, {}, finds=True),
     "DELETE /api/v1/keys/{key}": Case(MANAGERS, finds=True),
     "GET /api/v1/agents": Case(MANAGERS),
+    "GET /api/v1/agents/{agent}": Case(MANAGERS, finds=True),
     "PUT /api/v1/agents/{agent}": Case(MANAGERS, {"tags": ["x"]}, finds=True),
     "GET /api/v1/operators": Case(OPERATOR),
     "POST /api/v1/operators": Case(OPERATOR, {"name": "someone", "role": "viewer"}),
     "DELETE /api/v1/operators/{operator}": Case(OPERATOR, finds=True),
     "GET /api/v1/approvals": Case(OPERATOR),
+    "GET /api/v1/approvals/events": Case(OPERATOR, query={"wait": "0"}),
     "GET /api/v1/approvals/{approval}": Case(OPERATOR, finds=True),
     "POST /api/v1/approvals/{approval}/approve": Case(OPERATOR, {}, finds=True),
     "POST /api/v1/approvals/{approval}/deny": Case(OPERATOR, {}, finds=True),
@@ -83,6 +85,7 @@ CASES = {
     "PUT /api/v1/policies/document": Case(OPERATOR, {"yaml": "version: 1"}),
     "POST /api/v1/policies/rehearse": Case(OPERATOR, {"yaml": "version: 1"}),
     "POST /api/v1/policies/simulate": Case(OPERATOR, {"yaml": "version: 1"}),
+    "POST /api/v1/policies/suggest": Case(OPERATOR, {}),
     "GET /api/v1/export": Case(MANAGERS),
     "POST /api/v1/import": Case(
         MANAGERS, {"document": {"format": "agentlattice-configuration", "version": 1}, "dry_run": True}

@@ -59,6 +59,7 @@ __all__ = [
     "erase",
     "execute",
     "issue_key",
+    "laid_out",
     "operators",
     "outcome",
     "pending",
@@ -269,9 +270,14 @@ def registry(name: str) -> Request[list[RegistryEntry]]:
     return _look(f"/api/v1/registries/{_part(name)}", member("entries", list[RegistryEntry]))
 
 
-def audit(cursor: str | None, limit: int, action_type: str | None) -> Request[AuditResult]:
+def audit(cursor: str | None, limit: int, action_type: str | None, agent: str | None) -> Request[AuditResult]:
     return _look(
-        "/api/v1/audit", result(AuditResult), cursor=cursor, limit=str(limit), action_type=action_type
+        "/api/v1/audit",
+        result(AuditResult),
+        cursor=cursor,
+        limit=str(limit),
+        action_type=action_type,
+        agent=agent,
     )
 
 
@@ -375,7 +381,10 @@ def remove_operator(name: str) -> Request[None]:
 
 def apply_policies(document: PolicyDocument, name: str, prune: bool) -> Request[list[str]]:
     return Request(
-        "PUT", "/api/v1/policies/document", member("changed", list[str]), _document(document, name, prune)
+        "PUT",
+        "/api/v1/policies/document",
+        member("changed", list[str]),
+        {"yaml": laid_out(document), "name": name, "prune": prune},
     )
 
 
@@ -384,13 +393,13 @@ def rehearse_policies(document: PolicyDocument, name: str, prune: bool) -> Reque
         "POST",
         "/api/v1/policies/rehearse",
         result(PolicyRehearsal),
-        _document(document, name, prune),
+        {"yaml": laid_out(document), "name": name, "prune": prune},
         records=False,
     )
 
 
-def _document(document: PolicyDocument, name: str, prune: bool) -> dict[str, Any]:
-    """What the document says, laid out anew: JSON is YAML."""
+def laid_out(document: PolicyDocument) -> str:
+    """What the document says, as the text of one file: JSON is YAML."""
     actions = [declared.as_json() for declared in document.actions]
     registries = [registry.as_json() for registry in document.registries]
     text = {
@@ -400,7 +409,7 @@ def _document(document: PolicyDocument, name: str, prune: bool) -> dict[str, Any
         "actions": {declared.pop("action"): declared for declared in actions},
         "registries": {kept["name"]: kept["entries"] for kept in registries},
     }
-    return {"yaml": orjson.dumps(text).decode(), "name": name, "prune": prune}
+    return orjson.dumps(text).decode()
 
 
 # Delegating
@@ -464,11 +473,12 @@ def end_delegation(delegation_id: str) -> Request[None]:
     return Request("DELETE", f"/api/v1/delegate/{_part(delegation_id)}", _nothing, resulting=(404,))
 
 
-def delegations(role: str | None, active_only: bool) -> Request[DelegationsResult]:
+def delegations(role: str | None, active_only: bool, agent: str | None) -> Request[DelegationsResult]:
     return _look(
         "/api/v1/delegations",
         result(DelegationsResult),
         role=role,
+        agent=agent,
         active_only="true" if active_only else "false",
     )
 
