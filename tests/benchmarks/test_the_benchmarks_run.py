@@ -23,6 +23,7 @@ _NAMES = {
     "simulate",
     "waking",
     "postgres",
+    "service",
 }
 
 
@@ -82,6 +83,11 @@ def test_every_promise_has_its_bar(figures: tuple[str, dict[str, Any]]) -> None:
         "64 tasks, PostgreSQL",
         "64 threads, PostgreSQL",
         "64 callers on one limit, PostgreSQL",
+        "service, 64 clients, SQLite",
+        "service, 64 clients, PostgreSQL",
+        "2 nodes of the service",
+        "service, wait p99 at half load, SQLite",
+        "service, wait p99 at half load, PostgreSQL",
         "slowest over busiest",
         "wait p99.9",
         "rows in memory",
