@@ -31,7 +31,9 @@ def admitted(rates: RateLimits, key: str = "k", *, waiting: bool = False) -> int
 
 @pytest.mark.parametrize("budget", [1, 2, 7, 60])
 def test_whoever_comes_back_when_told_is_admitted_and_not_much_earlier(budget: int) -> None:
-    """A key that calls at random gets no more than its budget in a minute by the clock, and `Retry-After` is right to the second."""
+    """A key that calls at random gets no more than its budget in a minute by the clock; `Retry-After` is right to the
+    second.
+    """
     chance, clock = random.Random(budget), Clock()
     rates = RateLimits(budget, clock)
     calls: list[float] = []
