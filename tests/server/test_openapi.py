@@ -119,6 +119,7 @@ def test_no_operation_can_be_called_so_that_it_breaks_its_promise(world: Service
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)  # seven thousand calls
 def test_no_operation_breaks_its_promise_over_many_calls(world: ServiceWorld) -> None:
     """As above, for long."""
     explore(world, 150)
