@@ -2,6 +2,7 @@
 
 - Commands queue in order. One thread at a time leads: it takes what is waiting, runs it in one transaction, hands the
   lead on, makes the transaction durable, and answers. The next batch is decided while this one syncs.
+- Opening a transaction at a distant store takes long enough for others to queue; whoever has by then joins the batch.
 - A synchronous caller leads on its own thread, so alone it pays one commit and no hand-over. Asynchronous callers never
   block their loop: a worker thread leads for them and answers a whole batch by one call into each loop.
 - One command that fails never fails its batch: its writes are taken back, and only its caller sees the error.
@@ -363,6 +364,7 @@ class Sequencer:
     def _commit(self, tickets: list[_Ticket[Any]], turn: _Turn, offer: Offer | None = None) -> None:
         def work(transaction: Transaction) -> None:
             if self._store.is_distant:
+                self._join(tickets)
                 foresee([*turn.riders, *(ticket.command for ticket in tickets)], transaction)
             batch = Batch(transaction, self._store.log_id, self._clock.now())
             if turn.offer is not None and turn.offer.since is not None:
@@ -392,6 +394,16 @@ class Sequencer:
             turn.committed = True
 
         self._store.transact(work, on_commit, offer)
+
+    def _join(self, tickets: list[_Ticket[Any]]) -> None:
+        """Take in who queued while the transaction was opened: at a distant store that takes a journey, and as long as
+        other nodes write.
+        """
+        with self._mutex:
+            free = _MAX_BATCH - len(tickets)
+            # Nothing is called between these two; see `_serve`.
+            tickets += self._queue[:free]
+            del self._queue[:free]
 
     def _take_results(self, turn: _Turn, offer: _Offer, answer: bytes) -> None:
         """What another process made of the batch, which is durable. What has no result is left. Interrupted, it may be

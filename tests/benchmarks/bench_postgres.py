@@ -14,14 +14,12 @@ import multiprocessing
 import os
 import statistics
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from load import ACTION, POLICY, act, asynchronous_rate, bytes_per_action, fresh
+from load import ACTION, POLICY, act, asynchronous_rate, bytes_per_action, fresh, threads_rate
 from measurement import Bar, Measurement, Scale, medians
 
 from agentlattice_core import AgentLattice
@@ -92,29 +90,7 @@ def _opened(url: str, where: Path) -> AgentLattice:
 
 def _rate(callers: Sequence[AgentLattice], seconds: float) -> float:
     """Actions a second of a thread for each of `callers`."""
-    return _threads_rate([lambda al=al: act(al) for al in callers], seconds)  # type: ignore[misc]
-
-
-def _threads_rate(calls: Sequence[Callable[[], Any]], seconds: float) -> float:
-    done = [0] * len(calls)
-    start, stop = threading.Barrier(len(calls) + 1), threading.Event()
-
-    def work(position: int) -> None:
-        start.wait()
-        while not stop.is_set():
-            calls[position]()
-            done[position] += 1
-
-    threads = [threading.Thread(target=work, args=(position,)) for position in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    start.wait()
-    started = time.perf_counter()
-    time.sleep(seconds)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    return sum(done) / (time.perf_counter() - started)
+    return threads_rate([lambda al=al: act(al) for al in callers], seconds)  # type: ignore[misc]
 
 
 def _raw_rate(url: str, size: int, seconds: float) -> float:
@@ -131,7 +107,7 @@ def _raw_rate(url: str, size: int, seconds: float) -> float:
             "CREATE TABLE IF NOT EXISTS raw (i bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, content bytea)"
         )
         insert = "INSERT INTO raw (content) VALUES (%s)"
-        return _threads_rate(
+        return threads_rate(
             [lambda one=one: one.execute(insert, (content,)) for one in connections],  # type: ignore[misc]
             seconds,
         )

@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ __all__ = [
     "raw_rate",
     "single_rate",
     "threaded_rate",
+    "threads_rate",
 ]
 
 ACTION = "refund.issue"
@@ -192,17 +193,21 @@ def threaded_rate(al: AgentLattice, callers: int, seconds: float) -> float:
     """Actions a second of that many threads."""
     if callers == 1:
         return single_rate(al, seconds)
-    done = [0] * callers
-    start = threading.Barrier(callers + 1)
-    stop = threading.Event()
+    return threads_rate([lambda: act(al)] * callers, seconds)
 
-    def call(position: int) -> None:
+
+def threads_rate(calls: Sequence[Callable[[], object]], seconds: float) -> float:
+    """Calls a second, a thread for each of `calls`, made again and again."""
+    done = [0] * len(calls)
+    start, stop = threading.Barrier(len(calls) + 1), threading.Event()
+
+    def work(position: int) -> None:
         start.wait()
         while not stop.is_set():
-            act(al)
+            calls[position]()
             done[position] += 1
 
-    threads = [threading.Thread(target=call, args=(position,)) for position in range(callers)]
+    threads = [threading.Thread(target=work, args=(position,)) for position in range(len(calls))]
     for thread in threads:
         thread.start()
     start.wait()

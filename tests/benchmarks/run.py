@@ -41,6 +41,7 @@ BENCHMARKS = {
     "simulate": "bench_simulate",
     "waking": "bench_waking",
     "postgres": "bench_postgres",
+    "service": "bench_service",
 }
 """What `--only` may name, in the order they run, and the module of each."""
 

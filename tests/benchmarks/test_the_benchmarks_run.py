@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 500  # seconds
+PATIENCE = 540  # seconds
 _COMMAND = Path(__file__).with_name("run.py")
 _NAMES = {
     "decision",
@@ -27,6 +27,7 @@ _NAMES = {
     "simulate",
     "waking",
     "postgres",
+    "service",
 }
 
 
@@ -107,6 +108,11 @@ def test_every_promise_has_its_bar(figures: tuple[str, dict[str, Any]]) -> None:
         "64 tasks, PostgreSQL",
         "64 threads, PostgreSQL",
         "64 callers on one limit, PostgreSQL",
+        "service, 64 clients, SQLite",
+        "service, 64 clients, PostgreSQL",
+        "2 nodes of the service",
+        "service, wait p99 at half load, SQLite",
+        "service, wait p99 at half load, PostgreSQL",
         "slowest over busiest",
         "wait p99.9",
         "rows in memory",

@@ -62,7 +62,10 @@ class ServiceWorld:
     keys: FirstKeys
     organisations: Organisations
     service: Service
-    _clients: dict[str, httpx.Client] = field(default_factory=dict)
+    _http: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._http = httpx.Client(base_url=self.url, timeout=60)  # one for all calls: each reads certificates
 
     @property
     def engine(self) -> Engine:
@@ -80,8 +83,7 @@ class ServiceWorld:
             **({"Authorization": f"Bearer {key}"} if key is not None else {}),
             **more.pop("headers", {}),
         }
-        client = self._clients.setdefault("shared", httpx.Client(base_url=self.url, timeout=60))
-        return client.request(method, path, json=json, headers=headers, **more)
+        return self._http.request(method, path, json=json, headers=headers, **more)
 
     def as_operator(self, method: str, path: str, json: Any = None, **more: Any) -> httpx.Response:
         """A call of the first administrator."""
@@ -118,8 +120,7 @@ class ServiceWorld:
         assert answer.status_code == 200, answer.text
 
     def close(self) -> None:
-        for client in self._clients.values():
-            client.close()
+        self._http.close()
 
 
 def outward_settings(directory: Path) -> OutwardSettings:

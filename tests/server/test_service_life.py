@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -22,7 +24,7 @@ import websockets.sync.client
 from service_world import POLICIES, PROGRAM, ServiceWorld, al_serve
 from websockets.exceptions import ConnectionClosed
 
-from agentlattice_server import ServiceSettings
+from agentlattice_server import ServiceSettings, listen
 
 SECRET = re.compile(rb"al_(?:agent|svc|op)_[\w.\-]+_[0-9A-Za-z]{38}")
 
@@ -69,6 +71,22 @@ def test_the_first_run_says_what_to_do_next_and_the_second_shows_no_key(tmp_path
     assert len(SECRET.findall(printed[0].encode())) == 4
     assert "al register my-agent" in printed[0]
     assert SECRET.findall(printed[1].encode()) == []
+
+
+async def test_no_part_of_an_answer_waits_for_another_to_be_acknowledged() -> None:
+    """Connections that are taken have Nagle's algorithm off, which would hold an answer of two parts up for 40 ms."""
+    taken: asyncio.Queue[bool] = asyncio.Queue()
+
+    def took(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        option = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        taken.put_nowait(option != 0)
+        writer.close()
+
+    listening = listen("127.0.0.1", 0)
+    async with await asyncio.start_server(took, sock=listening):
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        assert await taken.get()
+        writer.close()
 
 
 def test_told_to_stop_it_answers_what_is_under_way_and_takes_no_more(tmp_path: Path) -> None:

@@ -39,11 +39,11 @@ def race(directory: Path, mutant: str = "") -> int:
 
 
 def test_the_cap_is_exact(tmp_path: Path) -> None:
-    assert [race(tmp_path / str(number)) for number in range(2)] == [100, 100]
+    assert race(tmp_path / "races") == 100
 
 
 def test_a_limit_without_the_lock_is_caught(tmp_path: Path) -> None:
-    assert max(race(tmp_path / str(number), "mutant") for number in range(3)) > 100
+    assert any(race(tmp_path / str(number), "mutant") > 100 for number in range(3))
 
 
 @pytest.mark.soak

@@ -32,6 +32,7 @@ def test_nodes_that_are_killed_and_cut_off_lose_and_double_nothing(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)  # ten minutes are not enough for all where the machine has other work
 def test_nodes_lose_and_double_nothing_fifty_times_of_fifty(
     postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> None:

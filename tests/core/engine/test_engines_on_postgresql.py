@@ -17,6 +17,7 @@ from agentlattice_core import AgentLattice, InvalidRequestError, NotRecordedErro
 from agentlattice_core.audit.cuts import Cut
 from agentlattice_core.clock import SystemClock
 from agentlattice_core.engine import Engine, open_engine, organisations, release
+from agentlattice_core.metering import Measured
 from agentlattice_core.principals import Operator
 from agentlattice_core.rebuilding import rebuild_state
 from agentlattice_core.restoring import accept_restore, found_restore
@@ -147,6 +148,33 @@ def test_a_decision_of_another_node_wakes_who_waits(
         lead.approve_action_sync(approval_id)
     waiting.join(60)
     assert [document["status"] for document in woken] == ["approved"]
+
+
+def test_whoever_waits_when_the_transaction_opens_is_served_in_it(
+    node: Callable[[], Engine], postgres_url: str
+) -> None:
+    """While another node writes, one caller leads and others queue behind it: all of them share one commit."""
+    engine, batches = node(), []
+
+    class Counts:
+        def batch(self, measured: Measured) -> None:
+            batches.append(len(measured.answers))
+
+    engine.measure(Counts())
+    ((log,),) = ask(postgres_url, "SELECT id FROM agentlattice.logs")
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s, %s)", (postgres_schema.HEADS, log))
+        threads = [threading.Thread(target=engine.run, args=(lambda batch: batch.at,)) for _ in range(9)]
+        threads[0].start()
+        while not ask(postgres_url, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+            pass
+        for thread in threads[1:]:
+            thread.start()
+        while engine.waiting < 8:
+            pass
+    for thread in threads:
+        thread.join()
+    assert batches == [9]
 
 
 def test_one_node_signs_at_a_time_and_another_takes_over(node: Callable[[], Engine]) -> None:
