@@ -67,6 +67,7 @@ def serve(
 
     settings = resolve({"db": database, "webhook_key": webhook_key, "webhook_reach": webhook_reach})
     provider = provider_in(oidc) if oidc is not None else None
+    listening = listen(host, port)  # before anything is made: where the port is taken, nothing is left behind
     outward = OutwardSettings(
         SealingKey(settings.webhook_key),
         Reach.of(settings["webhook_reach"].value),
@@ -74,7 +75,6 @@ def serve(
     )
     log_as_json()
     telemetry.set_up()
-    listening = listen(host, port)
     organisations = Organisations(database, signing_key=signing_key)
     engine = organisations.first
     service = Service(
