@@ -218,14 +218,15 @@ def busy(al: Al, world: ServiceWorld) -> ServiceWorld:
 
 
 def test_what_looks_says_the_same_of_a_service_and_of_its_database(
-    al: Al, busy: ServiceWorld, database: str
+    al: Al, busy: ServiceWorld, database: str, tmp_path: Path
 ) -> None:
     """Every command that looks, as one JSON document and as lines for a pipe, by the service and by `--db`."""
     busy.engine.flush()
     said(al("audit", "checkpoint", "--json"))
+    keys = {} if database.startswith("sqlite") else {"AL_SIGNING_KEY": str(next(tmp_path.glob("org_*.key")))}
     for command in LOOKS:
         for form in ((), ("--json",)):
-            by_service, by_database = al(*command, *form), al(*command, *form, "--db", database)
+            by_service, by_database = al(*command, *form), al(*command, *form, "--db", database, **keys)
             assert by_service.exit_code == by_database.exit_code == 0, (command, by_service.output)
             assert _timeless(by_service.stdout) == _timeless(by_database.stdout), command
             assert by_service.stdout.strip(), command
