@@ -171,15 +171,10 @@ def _case_documents(given: Sequence[Path]) -> list[CaseDocument]:
 
 
 def _case_files(given: Sequence[Path]) -> Iterator[Path]:
-    from agentlattice_cli.settings import resolve
+    from agentlattice_cli.settings import project_policies
     from agentlattice_core.errors import InvalidRequestError
 
-    policies = [_from_here(path) for path in resolve({}).policies] if not given else []
-    if not given and not policies:
-        raise InvalidRequestError(
-            "no file is named and the project names no policies; name a case file such as `policies.test.yaml`"
-        )
-    for path in given or policies:
+    for path in given or project_policies():
         if path.is_dir():
             inside = sorted(one for one in path.rglob("*.test.*") if one.name.endswith(_ENDINGS))
             if not inside:
@@ -199,14 +194,6 @@ def _case_files(given: Sequence[Path]) -> Iterator[Path]:
                     else f"there is no file `{path}`, and no `{beside[0]}` either"
                 )
             yield from there
-
-
-def _from_here(path: Path) -> Path:
-    """A path of the project file as one would type it."""
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path
 
 
 def _policies_of(cases: CaseDocument) -> list[Path]:

@@ -32,8 +32,11 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A policy file.")]
 @app.command()
 def lint(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Policy files, read as one document.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE...]", help="Policy files, read as one document; default: the project's policies."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     db: Annotated[
         str | None,
@@ -47,13 +50,15 @@ def lint(
 ) -> None:
     """Check policy files: what is invalid, and what says something its author cannot have meant."""
     from agentlattice_cli.output import Output, note
+    from agentlattice_cli.settings import project_policies
     from agentlattice_core.errors import PolicyDocumentError
     from agentlattice_core.policy.document import PolicyDocument
     from agentlattice_core.policy.lint import lint as findings_of
 
     out = Output(json=json)
+    checked = files or project_policies()
     try:
-        document = PolicyDocument.load_all(files)
+        document = PolicyDocument.load_all(checked)
     except PolicyDocumentError as error:
         if not json:
             raise

@@ -23,7 +23,16 @@ from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
 from agentlattice_core.principals import Role
 from agentlattice_core.stores.databases import is_postgres, sqlite_path
 
-__all__ = ["SETTINGS", "Setting", "Settings", "key_of", "project_file", "resolve", "user_file"]
+__all__ = [
+    "SETTINGS",
+    "Setting",
+    "Settings",
+    "key_of",
+    "project_file",
+    "project_policies",
+    "resolve",
+    "user_file",
+]
 
 _MODES = ("enforce", "observe")
 
@@ -144,6 +153,18 @@ def resolve(flags: Mapping[str, Any]) -> Settings:
             table = _read(path)
             places.append((f"{kind} `{path}`", table.get, path.parent))
     return Settings([_first(name, kind, places) for name, kind in SETTINGS.items()])
+
+
+def project_policies() -> list[Path]:
+    """The policy files of the project, as one would type them here.
+
+    Raises InvalidRequestError if it names none, and what `resolve` raises.
+    """
+    found = resolve({}).policies
+    if not found:
+        raise InvalidRequestError("no file is named and the project names no policies; name a file")
+    here = Path.cwd()
+    return [path.relative_to(here) if path.is_relative_to(here) else path for path in found]
 
 
 def _first(name: str, kind: _Kind, places: Sequence[_Place]) -> Setting:

@@ -44,6 +44,15 @@ def test_a_typo_is_structured_for_programs(al: Al, project: Path) -> None:
     ]
 
 
+def test_lint_checks_the_projects_policies_by_default(al: Al, project: Path) -> None:
+    """As `policy test` does; without a project it asks for a file."""
+    assert "name a file" in al("policy", "lint").stderr
+    assert al("init").exit_code == 0
+    assert al("policy", "lint").exit_code == 0
+    (project / "policies.yaml").write_text(WRONG)
+    assert al("policy", "lint").stderr.startswith("error: policies.yaml:7:36: ")
+
+
 def test_lint_finds_what_cannot_be_meant(al: Al, project: Path) -> None:
     """Errors end with 1, warnings only with `--strict`."""
     (project / "odd.yaml").write_text(
