@@ -15,10 +15,10 @@ import typer
 
 from agentlattice_cli import approval_watch, options
 from agentlattice_cli.program import command_group
-from agentlattice_cli.settings import Settings
 
 if TYPE_CHECKING:
     from agentlattice_cli.output import Output
+    from agentlattice_cli.settings import Settings
     from agentlattice_core.results import ApprovalRequest
 
 __all__ = ["app"]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentlattice_cli import options
-from agentlattice_cli.settings import Settings
 
 if TYPE_CHECKING:
+    from agentlattice_cli.settings import Settings
     from agentlattice_core.principals import Operator
 
 __all__ = ["extend"]

@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agentlattice_cli import options
 from agentlattice_cli.program import command_group
-from agentlattice_cli.settings import Settings, resolve
+
+if TYPE_CHECKING:
+    from agentlattice_cli.settings import Settings
 
 __all__ = ["app"]
 
@@ -39,6 +41,7 @@ def list_delegations(
     """List delegations in force, the oldest first."""
     from agentlattice_cli.opening import check_known, looking, served
     from agentlattice_cli.output import Output
+    from agentlattice_cli.settings import resolve
     from agentlattice_core.delegation import delegations
     from agentlattice_core.errors import InvalidRequestError
 

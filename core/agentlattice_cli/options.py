@@ -14,8 +14,6 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from agentlattice_cli.settings import resolve
-
 __all__ = [
     "DECIDING",
     "DECIDING_IN_GROUPS",
@@ -178,7 +176,8 @@ def with_settings(shared: dict[str, Any]) -> Callable[[Callable[..., None]], Cal
     """Give a command the `shared` options, after its own and before `--json`; it takes the `settings` they make."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(command, include_extras=True)
+        # Commands import `Settings` for type checkers only: help imports nothing that running a command takes.
+        hints = get_type_hints(command, include_extras=True, localns={"Settings": Any})
         own = [
             one.replace(kind=one.KEYWORD_ONLY, annotation=hints[one.name])
             for one in inspect.signature(command).parameters.values()
@@ -193,6 +192,8 @@ def with_settings(shared: dict[str, Any]) -> Callable[[Callable[..., None]], Cal
 
         @wraps(command)
         def run(**said: Any) -> None:
+            from agentlattice_cli.settings import resolve
+
             flags = {name: said.pop(name) for name in shared}
             command(settings=resolve(flags), **said)
 

@@ -31,7 +31,7 @@ def list_organisations(
     from agentlattice_cli.output import Output
     from agentlattice_core.stores.databases import organisations
 
-    found = organisations(database)
+    found = sorted(organisations(database))
     out = Output(json=json)
     if json:
         out.document({"organisations": found})

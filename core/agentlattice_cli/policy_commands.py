@@ -17,9 +17,9 @@ import typer
 
 from agentlattice_cli import options, policy_cases, policy_replays
 from agentlattice_cli.program import command_group
-from agentlattice_cli.settings import Settings
 
 if TYPE_CHECKING:
+    from agentlattice_cli.settings import Settings
     from agentlattice_core.results import PolicyRehearsal
 
 __all__ = ["app"]

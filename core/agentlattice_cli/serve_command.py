@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentlattice_cli.options import Bootstrap, Database, Policies, SigningKey, WebhookKey, WebhookReach
-from agentlattice_cli.settings import resolve
 
 if TYPE_CHECKING:
     from agentlattice_core.engine import Engine
@@ -48,6 +47,7 @@ def serve(
     ] = 6000,
 ) -> None:
     """Serve agents and operators over HTTP."""
+    from agentlattice_cli.settings import resolve
     from agentlattice_core.client import AgentLattice
     from agentlattice_core.principals import Operator
     from agentlattice_server import (

@@ -20,8 +20,8 @@ from agentlattice_core.stores.databases import is_postgres
 
 __all__ = ["Organisations"]
 
-_LOOK_AGAIN = 1.0
-"""Seconds that a list of organisations is good for."""
+_LOOKS = 10
+"""How often in a row the database is asked whether an organisation has come, and after that once a second."""
 
 
 class Organisations:
@@ -47,7 +47,7 @@ class Organisations:
         self.first = engine
         """The engine of the first organisation."""
         self._engines[engine.store.log_id] = engine
-        self._looked = time.monotonic()
+        self._looks, self._counted = float(_LOOKS), time.monotonic()
         self._known = frozenset(known)
 
     def opened(self, organisation: str) -> Engine | None:
@@ -72,8 +72,12 @@ class Organisations:
             return found if found is not None else self._open(organisation)
 
     def _there(self, organisation: str) -> frozenset[str]:
-        if organisation not in self._known and time.monotonic() - self._looked > _LOOK_AGAIN:
-            self._known, self._looked = frozenset(organisations(self._database)), time.monotonic()
+        if organisation not in self._known:
+            now = time.monotonic()
+            self._looks, self._counted = min(_LOOKS, self._looks + now - self._counted), now
+            if self._looks >= 1:
+                self._looks -= 1
+                self._known = frozenset(organisations(self._database))
         return self._known
 
     def _open(self, organisation: str) -> Engine:

@@ -132,8 +132,8 @@ print("migrated so far:", Path("migrated.txt").exists())
 
 # %%
 with AgentLattice.embedded("governance.db", operator="dana", groups=["dba"]) as dana:
-    for request in dana.list_pending_approvals_sync():
-        database = request.metadata["database"]
+    waiting = {request.metadata["database"]: request for request in dana.list_pending_approvals_sync()}
+    for database, request in sorted(waiting.items()):
         if database == "orders":
             dana.approve_action_sync(request.id, digest=request.digest)
             print("approved:", request.action_type, database)
@@ -164,7 +164,7 @@ print("migrated:", Path("migrated.txt").read_text().split())
 
 # %%
 with AgentLattice.embedded("governance.db", operator="dana") as dana:
-    for event in reversed(dana.audit_sync().events):
+    for event in sorted(dana.audit_sync().events, key=lambda event: event.metadata["database"]):
         print(
             event.action_type,
             event.metadata["database"],

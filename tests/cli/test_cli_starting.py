@@ -83,7 +83,7 @@ def test_a_group_alone_shows_what_it_can_do(al: Al, group: list[str]) -> None:
     [
         (["polcy"], 1),
         (["audit", "list", "--limit", "0"], 1),
-        (["policy", "lint"], 1),
+        (["policy", "diff"], 1),
         (["gate"], 3),
         (["gate", "pr.open", "--agnet", "ci"], 3),
         (["execute"], 3),

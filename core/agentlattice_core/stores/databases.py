@@ -103,7 +103,9 @@ def open_store(database: Storage, organisation: str | None = None) -> Store:
 
 
 def organisations(database: Storage) -> list[str]:
-    """The ids of the organisations in a database, in order; none if it is not there. Raises StoreError."""
+    """The ids of the organisations in a database, on PostgreSQL in the order in which they were made; none if it is not
+    there. Raises StoreError.
+    """
     if is_postgres(database):
         ids: list[str] = _postgres().organisations(os.fspath(database))
         return ids

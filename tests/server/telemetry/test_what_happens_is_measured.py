@@ -128,8 +128,9 @@ def test_the_dashboard_asks_for_metrics_that_there_are(log: AgentLattice, metric
     assert labels <= known
 
 
-def test_open_telemetry_gets_the_same(log: AgentLattice) -> None:
+def test_open_telemetry_gets_the_same(log: AgentLattice, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted through the API, read back from a provider."""
+    monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
     reader = InMemoryMetricReader()
     log._engine.measure(OpenTelemetryMeter(MeterProvider([reader])))
     log.execute_sync("note.write")
