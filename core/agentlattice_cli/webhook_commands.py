@@ -20,6 +20,7 @@ from agentlattice_cli.program import command_group
 from agentlattice_cli.webhook_listen import listen
 
 if TYPE_CHECKING:
+    from agentlattice_cli.settings import Settings
     from agentlattice_core.webhooks import Webhook
     from agentlattice_server.webhooks.subscribing import Subscriptions
 
@@ -28,14 +29,20 @@ __all__ = ["app"]
 app = command_group("Tell other systems what happens: Standard Webhooks, Slack, PagerDuty, mail.")
 app.command()(listen)
 
+_MANAGING = {
+    "operator": options.As,
+    "role": options.Roles,
+    "db": options.Db,
+    "webhook_key": options.WebhookKey,
+}
+_SENDING = {**_MANAGING, "webhook_reach": options.WebhookReach}
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name or id.")]
 
 
 @contextmanager
-def _desk(**flags: Any) -> Iterator[Subscriptions]:
+def _desk(settings: Settings) -> Iterator[Subscriptions]:
     """The webhooks of the database, for the person who is named."""
     from agentlattice_cli.opening import installed_server, managing, operator_of
-    from agentlattice_cli.settings import resolve
     from agentlattice_core.agents import operator_named
 
     with installed_server():
@@ -43,7 +50,6 @@ def _desk(**flags: Any) -> Iterator[Subscriptions]:
         from agentlattice_server.webhooks.sealing import SealingKey
         from agentlattice_server.webhooks.subscribing import Subscriptions
 
-    settings = resolve(flags)
     reach = Reach.of(settings["webhook_reach"].value)
     person = operator_named(operator_of(settings), settings["role"].value, settings["groups"].value)
     with managing(settings) as engine:
@@ -51,17 +57,15 @@ def _desk(**flags: Any) -> Iterator[Subscriptions]:
 
 
 @app.command("list")
+@options.with_settings(_MANAGING)
 def list_webhooks(
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    webhook_key: options.WebhookKey = None,
+    settings: Settings,
     json: options.Json = False,
 ) -> None:
     """List webhooks: where to, what they hear of, whether they are active, and how many messages failed and wait."""
     from agentlattice_cli.output import Output
 
-    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+    with _desk(settings) as desk:
         found = desk.all()
     out = Output(json=json)
     if json:
@@ -86,7 +90,9 @@ def list_webhooks(
 
 
 @app.command()
+@options.with_settings(_SENDING)
 def add(
+    settings: Settings,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What policies call it: webhook:<name>.")],
     url: Annotated[
         str | None, typer.Argument(metavar="URL", help="Where to; PagerDuty has one of its own.")
@@ -122,11 +128,6 @@ def add(
             "routing key.",
         ),
     ] = False,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    webhook_key: options.WebhookKey = None,
-    webhook_reach: options.WebhookReach = None,
     json: options.Json = False,
 ) -> None:
     """Subscribe somebody to what happens from now on. Prints the secret that it signs with, once."""
@@ -139,9 +140,7 @@ def add(
     names = {"generic": "secret", "slack": "signing_secret", "pagerduty": "routing_key"}
     secrets = {names.get(template, "secret"): given} if given is not None else {}
     people = dict(_pair(one) for one in person or ())
-    with _desk(
-        operator=operator, role=role, db=db, webhook_key=webhook_key, webhook_reach=webhook_reach
-    ) as desk:
+    with _desk(settings) as desk:
         hook, secret = desk.add(
             name,
             url,
@@ -155,83 +154,70 @@ def add(
 
 
 @app.command()
+@options.with_settings(_MANAGING)
 def rotate(
+    settings: Settings,
     name: _Name,
     secret_stdin: Annotated[
         bool, typer.Option("--secret-stdin", help="Read the new secret from standard input.")
     ] = False,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    webhook_key: options.WebhookKey = None,
     json: options.Json = False,
 ) -> None:
     """Give a webhook a new secret, printed once; the one before signs beside it for a day."""
     from agentlattice_cli.output import Output
 
     given = sys.stdin.readline().strip() if secret_stdin else None
-    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+    with _desk(settings) as desk:
         hook, secret = desk.rotate(name, given)
     _made(Output(json=json), hook, secret if given is None else None)
 
 
 @app.command()
+@options.with_settings(_MANAGING)
 def remove(
+    settings: Settings,
     name: _Name,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    webhook_key: options.WebhookKey = None,
 ) -> None:
     """End a webhook and erase its secrets. What it was not told yet, it is never told."""
     from agentlattice_cli.output import Output
 
-    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+    with _desk(settings) as desk:
         hook = desk.get(name)
         desk.remove(hook.id)
     Output().line(f"{hook.id} removed")
 
 
 @app.command()
+@options.with_settings(_MANAGING)
 def pause(
+    settings: Settings,
     name: _Name,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    webhook_key: options.WebhookKey = None,
 ) -> None:
     """Tell a webhook nothing until it is resumed."""
-    _set_active(False, name, operator=operator, role=role, db=db, webhook_key=webhook_key)
+    _set_active(False, name, settings)
 
 
 @app.command()
+@options.with_settings(_MANAGING)
 def resume(
+    settings: Settings,
     name: _Name,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    webhook_key: options.WebhookKey = None,
 ) -> None:
     """Go on where a paused or disabled webhook stopped."""
-    _set_active(True, name, operator=operator, role=role, db=db, webhook_key=webhook_key)
+    _set_active(True, name, settings)
 
 
 @app.command("test")
+@options.with_settings(_SENDING)
 def send_test(
+    settings: Settings,
     name: _Name,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    webhook_key: options.WebhookKey = None,
-    webhook_reach: options.WebhookReach = None,
     json: options.Json = False,
 ) -> None:
     """Send a test message now. Exits with 1 if it was not delivered."""
     from agentlattice_cli.output import Output
 
-    with _desk(
-        operator=operator, role=role, db=db, webhook_key=webhook_key, webhook_reach=webhook_reach
-    ) as desk:
+    with _desk(settings) as desk:
         made = desk.test(name)
     out = Output(json=json)
     if json:
@@ -243,19 +229,17 @@ def send_test(
 
 
 @app.command("dead-letters")
+@options.with_settings(_MANAGING)
 def dead_letters(
+    settings: Settings,
     name: _Name,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    webhook_key: options.WebhookKey = None,
     json: options.Json = False,
 ) -> None:
     """List what could not be delivered, the oldest first, as far as the first hundred."""
     from agentlattice_cli.output import Output
     from agentlattice_core.webhooks import delivery_id
 
-    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+    with _desk(settings) as desk:
         hook = desk.get(name)
         found = [
             {"id": delivery_id(hook.id, index), "entry": index, **last}
@@ -273,7 +257,9 @@ def dead_letters(
 
 
 @app.command()
+@options.with_settings(_MANAGING)
 def replay(
+    settings: Settings,
     name: _Name,
     entry: Annotated[
         list[int] | None,
@@ -281,23 +267,19 @@ def replay(
             "--entry", metavar="INDEX", help="An entry to tell of again; every dead letter without it."
         ),
     ] = None,
-    operator: options.As = None,
-    role: options.Roles = None,
-    db: options.Db = None,
-    webhook_key: options.WebhookKey = None,
 ) -> None:
     """Have messages sent again, under the ids they had."""
     from agentlattice_cli.output import Output
 
-    with _desk(operator=operator, role=role, db=db, webhook_key=webhook_key) as desk:
+    with _desk(settings) as desk:
         count = desk.replay(name, entry or None)
     Output().line(f"{count} to be sent again" if count else "there is nothing to send again")
 
 
-def _set_active(active: bool, name: str, **flags: Any) -> None:
+def _set_active(active: bool, name: str, settings: Settings) -> None:
     from agentlattice_cli.output import Output
 
-    with _desk(**flags) as desk:
+    with _desk(settings) as desk:
         hook = desk.change(name, active=active)
     Output().line(f"{hook.id} {'active' if active else 'paused'}")
 
