@@ -23,8 +23,8 @@ _INDEX_DIGITS = slice(4, 16)
 def prove(engine: Engine, name: str, *, disclose: bool = False) -> bytes:
     """The proof document of one entry, by the id of its event or by its index; `disclose` puts the payload in.
 
-    Raises NotFoundError if there is no such entry, and AuditError if the log is not the one that was signed or the
-    payload to disclose was erased.
+    Raises NotFoundError if there is no such entry or no payload to disclose, and AuditError if the log is not the one
+    that was signed.
     """
     note = engine.notary.sign()
     if note is None:
@@ -32,7 +32,7 @@ def prove(engine: Engine, name: str, *, disclose: bool = False) -> bytes:
     with engine.read() as reader:
         row = _row(reader, name)
         if disclose and row[4] is None:
-            raise AuditError(f"entry {row[0]} has no payload to disclose, or it was erased")
+            raise NotFoundError(f"entry {row[0]} has no payload to disclose, or it was erased")
         hashes = TiledHashes(reader.tile, reader.leaves)
         keys = engine.notary.keyring(noted_history(reader))
         key = engine.notary.verifier_key()

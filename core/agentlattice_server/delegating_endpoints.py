@@ -83,7 +83,7 @@ async def close_delegation(call: Call) -> Response:
         "active_only": {"type": "boolean"},
         "agent": {"type": "string"},
     },
-    answers={200: schemas.DELEGATIONS},
+    answers={200: schemas.DELEGATIONS, 404: schemas.ERROR},
 )
 async def delegations(call: Call) -> Response:
     found = await call.identity.client().delegations(

@@ -104,7 +104,7 @@ async def registry(call: Call) -> Response:
         "action_type": {"type": "string"},
         "agent": {"type": "string"},
     },
-    answers={200: schemas.AUDIT},
+    answers={200: schemas.AUDIT, 404: schemas.ERROR},
 )
 async def audit(call: Call) -> Response:
     found = await call.identity.client().audit(
