@@ -69,7 +69,7 @@ def list_webhooks(
         found = desk.all()
     out = Output(json=json)
     if json:
-        out.document({"webhooks": [_document(hook) for hook in found]})
+        out.document({"webhooks": [hook.shown() for hook in found]})
         return
     out.table(
         ["id", "name", "to", "as", "events", "state", "waiting"],
@@ -295,27 +295,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _made(out: Any, hook: Webhook, secret: str | None) -> None:
     if out.json:
-        out.document({**_document(hook), **({"secret": secret} if secret is not None else {})})
+        out.document({**hook.shown(), **({"secret": secret} if secret is not None else {})})
         return
     out.fields([("id", hook.id), ("name", hook.name), ("to", hook.target), ("secret", secret)])
     if secret is not None:
         from agentlattice_cli.output import note
 
         note("note: the secret is shown this once; the receiver needs it to verify what it gets")
-
-
-def _document(hook: Webhook) -> dict[str, Any]:
-    return {
-        "id": hook.id,
-        "name": hook.name,
-        "target": hook.target,
-        "template": hook.template,
-        "events": hook.events,
-        "agent_id": hook.agent_id,
-        "people": hook.people,
-        "active": hook.active,
-        "why": hook.why,
-        "created_at": hook.created_at,
-        "rotating_until": hook.rotating_until,
-        "waiting": len(hook.retries),
-    }

@@ -111,6 +111,24 @@ class Webhook:
     retries: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     attempts: Sequence[Mapping[str, Any]] = ()
 
+    def shown(self) -> dict[str, Any]:
+        """As people and programs are shown it: `waiting` is how many messages failed and wait."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "target": self.target,
+            "template": self.template,
+            "events": self.events,
+            "agent_id": self.agent_id,
+            "people": self.people,
+            "active": self.active,
+            "why": self.why,
+            "created_at": self.created_at,
+            "changed_at": self.changed_at,
+            "rotating_until": self.rotating_until,
+            "waiting": len(self.retries),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

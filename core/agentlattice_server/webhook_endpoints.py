@@ -269,25 +269,8 @@ def _size(desk: Subscriptions) -> int:
 
 
 def _shown(hook: Webhook, size: int) -> dict[str, Any]:
-    """A webhook as it is answered: `behind` is how many entries, at most, it has not looked at, `waiting` how many
-    messages failed and wait.
-    """
-    return {
-        "id": hook.id,
-        "name": hook.name,
-        "target": hook.target,
-        "template": hook.template,
-        "events": hook.events,
-        "agent_id": hook.agent_id,
-        "people": hook.people,
-        "active": hook.active,
-        "why": hook.why,
-        "created_at": hook.created_at,
-        "changed_at": hook.changed_at,
-        "rotating_until": hook.rotating_until,
-        "waiting": len(hook.retries),
-        "behind": max(0, size - hook.next),
-    }
+    """A webhook as it is answered: `behind` is how many entries, at most, it has not looked at."""
+    return {**hook.shown(), "behind": max(0, size - hook.next)}
 
 
 def _attempt(made: Attempt) -> dict[str, Any]:
