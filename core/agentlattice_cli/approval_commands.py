@@ -146,6 +146,7 @@ def _decide(
     json: bool,
     forever: str | None = None,
 ) -> None:
+    from agentlattice_cli.asking import ask, is_yes
     from agentlattice_cli.opening import deciding, operator_of
     from agentlattice_cli.output import Output, note
     from agentlattice_core.errors import InvalidRequestError
@@ -160,7 +161,7 @@ def _decide(
             _show(Output(stream=sys.stderr), request)
             digest = request.digest
             lasting = f" forever, for the {forever}," if forever else ""
-            if approving and _line(f"approve{lasting} as {name}? [y/N] ").lower() not in ("y", "yes"):
+            if approving and not is_yes(ask(f"approve{lasting} as {name}? [y/N] ")):
                 note("nothing was decided")
                 raise typer.Exit(1)
         elif approving:
@@ -169,7 +170,7 @@ def _decide(
                 "and pass its `--digest`"
             )
         if not approving and not reason:
-            reason = _line("why? the agent is told: ") if asking else None
+            reason = ask("why? the agent is told: ") if asking else None
             if not reason:
                 raise InvalidRequestError(
                     "say why with `--reason`; the agent is told, so that it can do better"
@@ -207,12 +208,6 @@ def _whole(digest: str, request: ApprovalRequest) -> str:
             f"approval `{request.id}` is not what was shown when this decision was made; look at it again"
         )
     return request.digest
-
-
-def _line(question: str) -> str:
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline().strip()
 
 
 def _approvers(request: ApprovalRequest) -> str:

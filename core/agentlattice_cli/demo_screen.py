@@ -14,6 +14,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from agentlattice_cli.asking import answered, is_yes
 from agentlattice_cli.output import shown
 from agentlattice_core import ApprovalRequest, VerifyResult
 from agentlattice_integrations.demo import Answer, Call, Exchange, Played, Reply, Shown, Step, read_denial
@@ -86,11 +87,8 @@ class Screen:
         self._line("asks a person", f"may {request.agent} do {request.action_type} ({what})?", "yellow")
         if not asks:
             return Reply(approved=True, automatic=True)
-        try:
-            answered = self._console.input(Text(f"{'':{_COLUMN}}Approve? [y/N] ", "bold yellow"))
-        except EOFError:
-            answered = ""
-        return Reply(approved=answered.strip().lower() in ("y", "yes"), automatic=False)
+        self._console.print(Text(f"{'':{_COLUMN}}Approve? [y/N] ", "bold yellow"), end="")
+        return Reply(approved=is_yes(answered()), automatic=False)
 
     def verified(self, result: VerifyResult) -> None:
         """Whether the log holds."""

@@ -306,6 +306,7 @@ def _tell_consequences(rehearsal: PolicyRehearsal) -> None:
 
 def _confirmed(approved: int) -> bool:
     """Whether a person on the terminal wants that. Raises InvalidRequestError where there is none to ask."""
+    from agentlattice_cli.asking import ask, is_yes
     from agentlattice_cli.output import note
     from agentlattice_core.errors import InvalidRequestError
 
@@ -314,9 +315,7 @@ def _confirmed(approved: int) -> bool:
             f"this would approve {approved} pending request{'' if approved == 1 else 's'} without a person; "
             "pass `--yes` if that is meant"
         )
-    sys.stderr.write(f"approve {approved} pending without a person? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+    if is_yes(ask(f"approve {approved} pending without a person? [y/N] ")):
         return True
     note("nothing was changed")
     return False

@@ -101,8 +101,8 @@ config = {"configurable": {"thread_id": "tonight"}}
 
 if sys.argv[1] == "ask":
     state = agent.invoke({"messages": ["Migrate orders and billing."]}, config)
-    for interrupt in state["__interrupt__"]:
-        (request,) = interrupt.value["action_requests"]
+    paused = [interrupt.value["action_requests"][0] for interrupt in state["__interrupt__"]]
+    for request in sorted(paused, key=lambda request: request["args"]["database"]):
         print("paused for", request["name"], request["args"], flush=True)
     saver.keep()
     os.kill(os.getpid(), signal.SIGKILL)
