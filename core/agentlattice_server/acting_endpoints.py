@@ -75,7 +75,7 @@ _OPTIONS = (
     answers={200: schemas.RESULT, 202: schemas.RESULT, 409: schemas.RESULT},
 )
 async def execute(call: Call) -> Response:
-    headers, identity, body = call.request.headers, call.identity, call.body
+    headers, identity, body = call.headers, call.identity, call.body
     _check_delegation(identity, headers.get("x-al-delegation-id"))
     event_id, nonce = headers.get("x-al-event-id"), headers.get("x-al-nonce")
     if nonce is not None:

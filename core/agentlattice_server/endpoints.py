@@ -64,9 +64,12 @@ BOTH: tuple[KeyKind, ...] = ("agent", "operator")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of an endpoint, by somebody who may. `body` is the JSON object that came with it, or empty."""
+    """One call of an endpoint, by somebody who may. `headers` are by their names in lower case, `body` is the JSON
+    object that came with it, or empty.
+    """
 
     request: Request
+    headers: Mapping[str, str]
     identity: Identity
     body: dict[str, Any]
 
@@ -229,15 +232,16 @@ def serving(
     async def serve(request: Request) -> Response:
         request.scope["al.endpoint"] = endpoint.path
         try:
-            identity = await identify(_shown_key(request))
+            headers = _headers(request)
+            identity = await identify(_shown_key(request, headers))
             request.scope["al.key"] = identity.key_id
             if identity.kind not in endpoint.kinds:
                 raise ForbiddenError(
                     f"this takes {_one_of(endpoint.kinds)} key, and this is {_one_of((identity.kind,))} key"
                 )
             rates.count(identity.digest, waiting=endpoint.waiting)
-            body = await _body(request, most_bytes) if endpoint.body is not None else {}
-            return await endpoint.handler(Call(request, identity, body))
+            body = await _body(request, headers, most_bytes) if endpoint.body is not None else {}
+            return await endpoint.handler(Call(request, headers, identity, body))
         except AgentLatticeError as error:
             return answer_error(error, wire=wire)
         except ClientDisconnect:
@@ -250,9 +254,17 @@ def serving(
     return serve
 
 
-def _shown_key(request: Request) -> str | None:
+def _headers(request: Request) -> dict[str, str]:
+    """Each header by its name in lower case; of one that came twice, the first. Read once, because looking one up in
+    the framework's own goes through them all.
+    """
+    raw = reversed(request.scope["headers"])
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+
+
+def _shown_key(request: Request, headers: Mapping[str, str]) -> str | None:
     """The key that a request shows, as a header: by itself, or the session that a browser sends along."""
-    header = request.headers.get("authorization")
+    header = headers.get("authorization")
     session = request.cookies.get(SESSION_COOKIE) if header is None else None
     if session is None:
         return header
@@ -264,11 +276,11 @@ def _one_of(kinds: tuple[KeyKind, ...]) -> str:
     return " or ".join("a service" if kind == "service" else f"an {kind}" for kind in kinds)
 
 
-async def _body(request: Request, most_bytes: int) -> dict[str, Any]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+async def _body(request: Request, headers: Mapping[str, str], most_bytes: int) -> dict[str, Any]:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise RequestError("UNSUPPORTED_MEDIA_TYPE", "the body must be JSON, sent as `application/json`")
-    announced = request.headers.get("content-length")
+    announced = headers.get("content-length")
     if announced is not None and announced.isdecimal() and int(announced) > most_bytes * _DRAINED:
         raise _too_large(most_bytes)
     read, size = bytearray(), 0
@@ -280,7 +292,7 @@ async def _body(request: Request, most_bytes: int) -> dict[str, Any]:
             raise _too_large(most_bytes)
     if size > most_bytes:
         raise _too_large(most_bytes)
-    shown = request.headers.get("authorization", "").rpartition(" ")[2].encode("latin-1")
+    shown = headers.get("authorization", "").rpartition(" ")[2].encode("latin-1")
     if shown and shown in read:  # what is recorded is for many to read
         raise InvalidRequestError("the body holds the key that it was sent with; leave it out")
     try:

@@ -27,7 +27,9 @@ _FIELDS = ("method", "path", "status", "ms", "key", "reference", "endpoint")
 
 def without_keys(text: str) -> str:
     """`text` with every key, and every secret of a webhook, taken out."""
-    return _KEY.sub(r"\1_[removed]", text)
+    if "al_" in text or "whsec_" in text:  # most lines hold neither, and looking for a pattern is dear
+        return _KEY.sub(r"\1_[removed]", text)
+    return text
 
 
 class _JsonLines(logging.Formatter):
@@ -38,7 +40,8 @@ class _JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name in _FIELDS if (value := getattr(record, name, None)) is not None}
+        said = record.__dict__
+        line |= {name: value for name in _FIELDS if (value := said.get(name)) is not None}
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return without_keys(orjson.dumps(line, default=str).decode())
@@ -49,6 +52,9 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.root.handlers[:] = [handler]
+    # What no line says need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     logging.getLogger("agentlattice").handlers.clear()  # the command line's own, for one-line warnings
     logging.root.setLevel(logging.WARNING)
     logging.getLogger("agentlattice").setLevel(level)

@@ -30,6 +30,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _SOURCE = "agentlattice"
+_SILENT = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
@@ -76,9 +77,10 @@ class Tracing:
     def __init__(self, app: App) -> None:
         self._app = app
         self._tracer = trace.get_tracer(_SOURCE)
+        self._carrying = frozenset(name.encode() for name in propagate.get_global_textmap().fields)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _QUIET:
+        if scope["type"] != "http" or scope["path"] in _QUIET or not self._traced(scope):
             await self._app(scope, receive, send)
             return
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -106,6 +108,12 @@ class Tracing:
                 await send(message)
 
             await self._app(scope, receive, told)
+
+    def _traced(self, scope: Scope) -> bool:
+        """Whether anybody would see the span: an exporter, or a caller whose trace the entries are to name."""
+        return not isinstance(trace.get_tracer_provider(), _SILENT) or any(
+            name in self._carrying for name, _ in scope["headers"]
+        )
 
 
 def _route(scope: Scope) -> str | None:
