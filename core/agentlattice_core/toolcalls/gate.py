@@ -18,12 +18,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -42,17 +40,18 @@ from agentlattice_core.toolcalls.arguments import (
     canonical_arguments,
     digest_of,
     lenient_arguments,
-    plain_json,
 )
 from agentlattice_core.toolcalls.call import Denial, OnApproval, Permit, ToolCall, is_held_here
 from agentlattice_core.toolcalls.deferrals import DeferralKey, Deferrals
 from agentlattice_core.toolcalls.denial import denial_from_result, refusal
 from agentlattice_core.toolcalls.governance import GovernanceClient
-from agentlattice_core.toolcalls.mapping import (
-    ActionTable,
-    MappedAction,
-    MappingError,
-    ToolMapping,
+from agentlattice_core.toolcalls.mapping import ActionTable, MappingError, ToolMapping
+from agentlattice_core.toolcalls.recording import (
+    MOST_IDS,
+    context_of,
+    event_id_of,
+    recordable,
+    redact_computed,
 )
 from agentlattice_core.toolcalls.redaction import Redactor, redact_text
 from agentlattice_core.toolcalls.spans import traced, traced_sync
@@ -61,10 +60,7 @@ __all__ = ["ToolGate"]
 
 _log = logging.getLogger("agentlattice")
 
-_MAX_EVENT_ID: Final = 1024
 _MAX_REMEMBERED: Final = 4096
-_LONGEST_ID: Final = 300
-_MOST_IDS: Final = 20
 _LONGEST_MESSAGE: Final = 2000
 _NONE: Final[frozenset[str]] = frozenset()
 _LOST: Final = "the call came again, and nobody had said how it went"
@@ -352,8 +348,8 @@ class ToolGate:
         )
 
     def _refuse(self, call: ToolCall, action_type: str, reason: str, message: str) -> _Asking:
-        message = _recordable(redact_text(message), _LONGEST_MESSAGE)
-        context = _context(call, None)
+        message = recordable(redact_text(message), _LONGEST_MESSAGE)
+        context = context_of(call, None)
         result = yield ("record_refusal", (action_type, reason, message), {"context": context})
         return refusal(
             reason, message, tool=call.tool, action_type=action_type, action_id=result.audit_event_id
@@ -368,17 +364,17 @@ class ToolGate:
         decided = arguments.decided
         shown = redactor.redact_canonical(decided, arguments.encoded)
         digest = arguments.digest if shown is decided and not arguments.hidden else digest_of(shown)
-        event_id = None if call.identity is None else _event_id(call, digest)
-        context = _context(call, digest)
+        event_id = None if call.identity is None else event_id_of(call, digest)
+        context = context_of(call, digest)
         if arguments.ignored:
             context["ignored_arguments"] = [
-                _recordable(redact_text(name)) for name in arguments.ignored[:_MOST_IDS]
+                recordable(redact_text(name)) for name in arguments.ignored[:MOST_IDS]
             ]
         if not mapping.computes:
             options = ActionOptions(metadata=shown, event_id=event_id, on_behalf_of=call.on_behalf_of)
             return _Prepared(call, mapping, arguments, options, _NONE, _NONE, context, on_approval)
         action = mapping.build(shown, arguments.copy, call.on_behalf_of, event_id)
-        _redact_computed(action, redactor)
+        redact_computed(action, redactor)
         return _Prepared(
             call, mapping, arguments, action.options, action.trusted, action.constant, context, on_approval
         )
@@ -520,83 +516,3 @@ def _nothing(outcome: str, message: str | None) -> None:
 
 def _no_digest(arguments: Mapping[str, Any] | str | bytes) -> str:
     return ""
-
-
-def _event_id(call: ToolCall, digest: str) -> str:
-    """Readable from the left, so that the ids of one conversation sort together; never longer than the core takes."""
-    tail = f":{call.tool}:{digest[:16]}:{call.attempt}"
-    event_id = f"{call.framework}:{call.identity}{tail}"
-    if len(event_id) <= _MAX_EVENT_ID:
-        return event_id
-    whole = hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{event_id[: _MAX_EVENT_ID - 65]}~{whole}"
-
-
-def _context(call: ToolCall, digest: str | None) -> dict[str, Any]:
-    """What the log says about where the call came from: ids, never contents."""
-    call_id, run, told = call.call_id, call.run, call.context
-    if len(told) <= _MOST_IDS:
-        try:
-            # One look at all of them together; nearly always every id is short and plain.
-            together = "".join((call.tool, call_id or "", run or "", *told, *told.values()))
-        except TypeError:
-            pass  # there are numbers among them
-        else:
-            if len(together) <= _LONGEST_ID and together.isascii() and "\0" not in together:
-                context = {
-                    **told,
-                    "framework": call.framework,
-                    "tool": call.tool,
-                    "kind": call.kind,
-                    "attempt": call.attempt,
-                }
-                if call_id is not None:
-                    context["call_id"] = call_id
-                if run is not None:
-                    context["run"] = run
-                if digest is not None:
-                    context["arguments_digest"] = digest
-                return context
-    context = {
-        "framework": call.framework,
-        "tool": _recordable(call.tool),
-        "kind": call.kind,
-        "attempt": call.attempt,
-    }
-    if call_id is not None:
-        context["call_id"] = _recordable(call_id)
-    if run is not None:
-        context["run"] = _recordable(run)
-    if digest is not None:
-        context["arguments_digest"] = digest
-    for name, value in islice(told.items(), _MOST_IDS):
-        if isinstance(value, str | int):
-            exact = isinstance(value, int) and abs(value) < 2**53
-            context.setdefault(_recordable(str(name)), value if exact else _recordable(str(value)))
-    return context
-
-
-def _recordable(text: str, longest: int = _LONGEST_ID) -> str:
-    """An id as the log can hold it: models invent tool names and ids of any characters and length."""
-    if len(text) > longest:
-        text = f"{text[:longest]}..."
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-def _redact_computed(action: MappedAction, redactor: Redactor) -> None:
-    """Callables see unredacted arguments, so what they return is redacted like everything else."""
-    options = action.options
-    try:
-        options.metadata = redactor.redact_canonical(*plain_json(options.metadata, "metadata"))
-        if options.data_accessed is not None:
-            options.data_accessed = redactor.redact_canonical(
-                *plain_json(options.data_accessed, "data_accessed")
-            )
-    except InvalidRequestError as error:
-        raise MappingError(error.message) from None
-    for name in ("currency", "beneficiary", "category"):
-        value = getattr(options, name)
-        if isinstance(value, str):
-            setattr(options, name, redact_text(value))
