@@ -158,11 +158,11 @@ class PolicySet:
                 return refused
         registries = self._registries_for(facts)
         for tier in plan.tiers:
-            verdicts = [
-                verdict
-                for policy in tier
-                if (verdict := policy.verdict(facts, registries, findings=findings)) is not None
-            ]
+            verdicts = []
+            for policy in tier:
+                verdict = policy.verdict(facts, registries, findings=findings)
+                if verdict is not None:
+                    verdicts.append(verdict)
             if verdicts:
                 break
         else:

@@ -70,7 +70,7 @@ def compile_rule(rule: Rule, policy: Policy, part_id: str) -> CompiledRule:
     open_handed = policy.explain == "full"
 
     def walk(facts: Facts, registries: Registries, findings: RuleFindings) -> None:
-        if not matches(facts):
+        if matches is not None and not matches(facts):
             return
         measured = measure(facts, registries, findings)
         if measured.fires is False or (measured.fires is None and lenient):
@@ -91,14 +91,15 @@ def compile_rule(rule: Rule, policy: Policy, part_id: str) -> CompiledRule:
     return walk
 
 
-def _selectors(rule: Rule) -> Callable[[Facts], bool]:
+def _selectors(rule: Rule) -> Callable[[Facts], bool] | None:
+    """Whether the rule is about an action; None: it is about every one."""
     agents, excepted, categories = (
         frozenset(rule.agents),
         frozenset(rule.except_agents),
         frozenset(rule.categories),
     )
     if not agents and not excepted and not categories:
-        return lambda facts: True
+        return None
 
     def matches(facts: Facts) -> bool:
         root = facts.agent.root
