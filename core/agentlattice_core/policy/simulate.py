@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentlattice_core.actions import Action
 from agentlattice_core.policy.decision import Decision, Facts, Outcome
@@ -72,8 +72,7 @@ class RecordedAction:
     policy: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FlipKind:
+class FlipKind(NamedTuple):
     """What flips have in common: the action type, what was and would be said, and the policy that would say
     it.
     """
@@ -104,10 +103,12 @@ class Flip:
     @property
     def kind(self) -> FlipKind:
         """What it has in common with others."""
-        policy = self.decision.policy.name if self.decision.policy is not None else None
-        return FlipKind(
-            self.recorded.action.action_type, self.recorded.outcome, self.decision.outcome, policy
-        )
+        return _kind(self.recorded, self.decision)
+
+
+def _kind(recorded: RecordedAction, decision: Decision) -> FlipKind:
+    policy = decision.policy.name if decision.policy is not None else None
+    return FlipKind(recorded.action.action_type, recorded.outcome, decision.outcome, policy)
 
 
 @dataclass(slots=True)
@@ -242,9 +243,11 @@ def simulate(
         report.total += 1
         if decision.outcome == recorded.outcome:
             continue
-        kind = Flip(recorded, decision).kind
+        kind = _kind(recorded, decision)
         report.flips[kind] += 1
-        kept = report.examples.setdefault(kind, [])
+        kept = report.examples.get(kind)
+        if kept is None:
+            kept = report.examples[kind] = []
         if len(kept) < examples:
             kept.append(Flip(recorded, candidate.decide(facts)))
     return report

@@ -122,6 +122,8 @@ class CompiledPolicy:
 
 def _message_of(rules: RuleFindings, effect: str) -> str | None:
     """What the rules with that effect say that fired."""
+    if rules.results is None:
+        return None
     # Rules whose author wrote nothing, in a policy that hides what was measured, have no message.
-    said = [result.message for result in rules.results or () if result.effect == effect and result.message]
+    said = [result.message for result in rules.results if result.effect == effect and result.message]
     return "; ".join(said) or None
