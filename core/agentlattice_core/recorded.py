@@ -1,7 +1,7 @@
 """Reading recorded actions back from the log, for replaying them against other policies.
 
 - Streamed in the order of the log, in memory that does not grow with it: a few entries are decoded ahead of whoever
-  decides on them, because turning from one to the other for every entry costs a fifth of the time in cold caches. The
+  decides on them, because turning from one to the other for every entry costs a sixth of the time in cold caches. The
   start is found by halving, because entries are in the order of their times.
 - What policy said is taken from the entry as it was recorded, in observe mode too; what a person decided later is not
   policy's part.
