@@ -42,6 +42,7 @@ _ACTION_TYPE = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 _MAX_NAME = 200
 _WHOLE_DIGITS = 20
 _FRACTION_DIGITS = 18
+_PLAIN_AMOUNT = re.compile(rf"[0-9]{{1,{_WHOLE_DIGITS}}}(\.[0-9]{{1,{_FRACTION_DIGITS}}})?")
 _SAFE_INTEGER = 2**53
 _TEXTS = ("currency", "beneficiary", "category", "on_behalf_of")
 
@@ -97,7 +98,11 @@ class Action:
             value = _checked_text(name, getattr(given, name), metadata)
             if value is not None:
                 content[name] = value
-        return cls._of(content, amount, given.event_id, trusted)
+        # What is decided on must be what is recorded, whatever the caller does to its dictionaries meanwhile.
+        text = orjson.dumps(
+            content, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS, default=_plain
+        )
+        return cls._of(orjson.loads(text), amount, given.event_id, trusted, text)
 
     @classmethod
     def from_content(cls, content: bytes, event_id: str | None = None, trusted: Iterable[str] = ()) -> Action:
@@ -106,20 +111,33 @@ class Action:
         """
         try:
             members = orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            raise InvalidRequestError(f"a recorded action cannot be read: {error}") from error
+        return cls.from_members(members, event_id, trusted)
+
+    @classmethod
+    def from_members(
+        cls, members: dict[str, Any], event_id: str | None = None, trusted: Iterable[str] = ()
+    ) -> Action:
+        """The same of content that is parsed already, which nobody changes any more. Raises InvalidRequestError if
+        it is not an action's.
+        """
+        try:
             amount = parse_amount(members["amount"]) if "amount" in members else None
-            return cls._of(members, amount, event_id, trusted)
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            text = orjson.dumps(members, option=orjson.OPT_SORT_KEYS)
+            return cls._of(members, amount, event_id, trusted, text)
+        except (KeyError, TypeError) as error:
             raise InvalidRequestError(f"a recorded action cannot be read: {error}") from error
 
     @classmethod
     def _of(
-        cls, content: dict[str, Any], amount: Decimal | None, event_id: Any, trusted: Iterable[str]
+        cls,
+        members: dict[str, Any],
+        amount: Decimal | None,
+        event_id: Any,
+        trusted: Iterable[str],
+        text: bytes,
     ) -> Action:
-        # What is decided on must be what is recorded, whatever the caller does to its dictionaries meanwhile.
-        text = orjson.dumps(
-            content, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS, default=_plain
-        )
-        members = orjson.loads(text)
         return cls(
             action_type=members["action_type"],
             data_accessed=tuple(members.get("data_accessed", ())),
@@ -180,6 +198,8 @@ def check_json(value: Any, where: str, *, max_bytes: int = MAX_PAYLOAD_BYTES) ->
 
 def parse_amount(value: Any, where: str = "amount") -> Decimal:
     """`value` (text, int, float or Decimal) as an exact decimal. Raises InvalidRequestError if it is not one."""
+    if type(value) is str and _PLAIN_AMOUNT.fullmatch(value):
+        return Decimal(value)  # the common form, of which the rest would say the same
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise InvalidRequestError(
             f'{where}: `{_short(value)}` is not an amount; send a decimal such as "12.50"'

@@ -1,7 +1,8 @@
 """Reading recorded actions back from the log, for replaying them against other policies.
 
-- Streamed in the order of the log, in memory that does not grow with it. The start is found by halving, because entries
-  are in the order of their times.
+- Streamed in the order of the log, in memory that does not grow with it: a few entries are decoded ahead of whoever
+  decides on them, because turning from one to the other for every entry costs a sixth of the time in cold caches. The
+  start is found by halving, because entries are in the order of their times.
 - What policy said is taken from the entry as it was recorded, in observe mode too; what a person decided later is not
   policy's part.
 - Attempts that never came before policy have nothing to replay and are left out: those that could not even become an
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import orjson
 
@@ -28,6 +30,7 @@ from agentlattice_core.stores.base import Reader, Row
 __all__ = ["RecordedActions", "first_since"]
 
 _DAWN = datetime(1970, 1, 1, tzinfo=UTC)
+_AHEAD = 32
 _REFUSED = [["arguments", "matches", False]]
 """The conditions of an entry that records an attempt which never became an action."""
 
@@ -36,7 +39,7 @@ class RecordedActions:
     """The actions that `reader` holds from `since` on (aware; None: all), to be iterated once; with a `lead`, also
     those that long before.
 
-    While iterating, `erased` and `refused` count what was left out from `since` on.
+    Once iterated, `erased` and `refused` say how many were left out from `since` on.
     """
 
     def __init__(self, reader: Reader, since: datetime | None = None, lead: timedelta = timedelta(0)) -> None:
@@ -49,6 +52,11 @@ class RecordedActions:
         self.refused = 0
 
     def __iter__(self) -> Iterator[RecordedAction]:
+        decoded = self._decoded()
+        while ahead := list(islice(decoded, _AHEAD)):
+            yield from ahead
+
+    def _decoded(self) -> Iterator[RecordedAction]:
         for row in self._reader.rows(self._start):
             # Most entries can be told by a look at their bytes, which is much cheaper than parsing them.
             if b'"kind":"action"' in row[1]:
@@ -67,10 +75,10 @@ class RecordedActions:
         if row[4] is None:
             self.erased += row[0] >= self._counted
             return None
-        content = orjson.dumps(orjson.loads(row[4])["action"])
+        members = orjson.loads(row[4])["action"]
         policy = data.get("policy")
         return RecordedAction(
-            action=Action.from_content(content, data.get("event_id"), data.get("trusted", ())),
+            action=Action.from_members(members, data.get("event_id"), data.get("trusted", ())),
             agent=self._agent(entry["who"]["agent"], entry["who"]["agent_id"]),
             at=parse_time(entry["at"]),
             outcome=outcome_of_status(data["decision"]),

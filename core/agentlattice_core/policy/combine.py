@@ -42,9 +42,9 @@ _WORDS = {
 }
 
 
-def combine(verdicts: Sequence[Verdict], guards: Sequence[Verdict]) -> Decision:
+def combine(verdicts: Sequence[Verdict], guards: Sequence[Verdict], *, findings: bool = True) -> Decision:
     """The decision. `verdicts` are of the deciding tier; `guards` of every guardrail that applies. At least one of
-    either.
+    either. Without `findings`: outcome, policy, denial reason and charges.
     """
     if len(verdicts) == 1 and not guards:
         verdict = verdicts[0]
@@ -59,11 +59,14 @@ def combine(verdicts: Sequence[Verdict], guards: Sequence[Verdict]) -> Decision:
                 explain=verdict.by.policy.explain,
             )
     everything = [*verdicts, *guards]
-    outcome = max((verdict.outcome for verdict in everything), key=_RANK.__getitem__)
     # Policies before guardrails: a guardrail is named as the one that decided only where no policy was as
     # strict.
+    first = max(everything, key=_strictness)
+    outcome = first.outcome
+    charges = () if outcome == "deny" else _charges(everything)
+    if not findings:
+        return Decision(outcome, first.by.reference, first.reason, charges=charges)
     deciding = [verdict for verdict in everything if verdict.outcome == outcome]
-    first = deciding[0]
     missing: tuple[str, ...] = ()
     if all(verdict.missing for verdict in deciding):
         missing = tuple(dict.fromkeys(name for verdict in deciding for name in verdict.missing))
@@ -77,8 +80,10 @@ def combine(verdicts: Sequence[Verdict], guards: Sequence[Verdict]) -> Decision:
         policy=first.by.reference,
         denial_reason=first.reason,
         conditions=tuple(result for verdict in reporting for result in verdict.findings.results),
-        rules=tuple(result for verdict in everything if verdict.rules for _, result in verdict.rules.fired),
-        charges=() if outcome == "deny" else _charges(everything),
+        rules=tuple(
+            result for verdict in everything if verdict.rules for result in verdict.rules.results or ()
+        ),
+        charges=charges,
         approval=_terms(everything) if outcome == "require_approval" else None,
         explain=explain,
         message=None if outcome == "allow" else _message(deciding, explain),
@@ -87,11 +92,18 @@ def combine(verdicts: Sequence[Verdict], guards: Sequence[Verdict]) -> Decision:
     )
 
 
+def _strictness(verdict: Verdict) -> int:
+    return _RANK[verdict.outcome]
+
+
 def _charges(verdicts: Sequence[Verdict]) -> tuple[Charge, ...]:
-    found: dict[str, Charge] = {}
-    for verdict in verdicts:
-        for charge in verdict.rules.charges.values() if verdict.rules else ():
-            charge_once(found, charge)
+    charging = [verdict.rules.charges for verdict in verdicts if verdict.rules and verdict.rules.charges]
+    found = charging[0] if charging else {}
+    if len(charging) > 1:
+        found = {}
+        for charges in charging:
+            for charge in charges.values():
+                charge_once(found, charge)
     return tuple(found.values())
 
 

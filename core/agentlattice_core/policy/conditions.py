@@ -7,6 +7,7 @@
   it by Kleene's rules; whoever asks resolves it, once, at the root, towards the stricter branch.
 - All leaves are evaluated. A group `any` that holds reports the members that made it hold; the others blocked
   nothing.
+- Where no findings are asked for, only the truth is found, and no further than it takes.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Findings:
         self.incomparable.extend(other.incomparable)
 
 
-Requirement: TypeAlias = Callable[[Facts, Findings], "bool | None"]
+Requirement: TypeAlias = Callable[[Facts, "Findings | None"], "bool | None"]
+"""Whether it holds; adds what was found to the findings, if any are given."""
 
 
 def compile_requirement(conditions: Sequence[ConditionNode], *, negated: bool = False) -> Requirement:
@@ -69,11 +71,13 @@ def _all_of(members: list[Requirement]) -> Requirement:
     if len(members) == 1:
         return members[0]
 
-    def every(facts: Facts, findings: Findings) -> bool | None:
+    def every(facts: Facts, findings: Findings | None) -> bool | None:
         truth: bool | None = True
         for member in members:
             held = member(facts, findings)
             if held is False:
+                if findings is None:
+                    return False
                 truth = False
             elif held is None and truth is True:
                 truth = None
@@ -86,8 +90,16 @@ def _any_of(members: list[Requirement]) -> Requirement:
     if len(members) == 1:
         return members[0]
 
-    def some(facts: Facts, findings: Findings) -> bool | None:
+    def some(facts: Facts, findings: Findings | None) -> bool | None:
         truth: bool | None = False
+        if findings is None:
+            for member in members:
+                held = member(facts, None)
+                if held is True:
+                    return True
+                if held is None:
+                    truth = None
+            return truth
         held_by, others = Findings(), Findings()
         for member in members:
             found = Findings()
@@ -115,8 +127,11 @@ def _leaf(condition: Condition, negated: bool) -> Requirement:
         return _presence(name, read, condition.value != negated)
     wanted = not negated
 
-    def leaf(facts: Facts, findings: Findings) -> bool | None:
+    def leaf(facts: Facts, findings: Findings | None) -> bool | None:
         actual = read(facts)
+        if findings is None:
+            truth = None if actual is None else test(actual)
+            return None if truth is None else truth is wanted
         if actual is None:
             findings.missing.append(name)
             findings.results.append(ConditionResult(name, operator, expected, False, None))
@@ -136,10 +151,11 @@ def _leaf(condition: Condition, negated: bool) -> Requirement:
 
 
 def _presence(name: str, read: Callable[[Facts], Any], wanted: bool) -> Requirement:
-    def leaf(facts: Facts, findings: Findings) -> bool | None:
+    def leaf(facts: Facts, findings: Findings | None) -> bool | None:
         actual = read(facts)
         truth = (actual is not None) is wanted
-        findings.results.append(ConditionResult(name, "exists", wanted, truth, _shown(actual)))
+        if findings is not None:
+            findings.results.append(ConditionResult(name, "exists", wanted, truth, _shown(actual)))
         return truth
 
     return leaf

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Context, Decimal, Inexact
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 from agentlattice_core.actions import parse_amount
@@ -35,22 +34,27 @@ Registries: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 @dataclass(slots=True)
 class RuleFindings:
-    """What walking rules found: those that fired, what to charge by limit key, and missing fields."""
+    """What walking rules found: those that fired, what to charge by limit key, missing fields, and what those that
+    fired have to say (None: nobody asks).
+    """
 
-    fired: list[tuple[Rule, RuleResult]] = field(default_factory=list)
+    fired: list[Rule] = field(default_factory=list)
+    results: list[RuleResult] | None = field(default_factory=list)
     charges: dict[str, Charge] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Measured:
-    """What a rule measured. `fires` None: it could not be measured."""
+    """What a rule measured. `fires` None: it could not be measured. `told` says why, with details, if somebody asks."""
 
     fires: bool | None
-    why: str
-    details: dict[str, Any]
+    told: Callable[[], tuple[str, dict[str, Any]]]
     missing: str | None = None
 
+
+_QUIET = _Measured(False, lambda: ("", {}))
+"""The measure of every rule that does not fire."""
 
 _Measure: TypeAlias = Callable[[Facts, Registries, RuleFindings], _Measured]
 
@@ -66,30 +70,36 @@ def compile_rule(rule: Rule, policy: Policy, part_id: str) -> CompiledRule:
     open_handed = policy.explain == "full"
 
     def walk(facts: Facts, registries: Registries, findings: RuleFindings) -> None:
-        if not matches(facts):
+        if matches is not None and not matches(facts):
             return
         measured = measure(facts, registries, findings)
         if measured.fires is False or (measured.fires is None and lenient):
             return
         if measured.fires is None and measured.missing:
             findings.missing.append(measured.missing)
+        findings.fired.append(rule)
+        if findings.results is None:
+            return
+        why, details = measured.told()
         # What was measured may be for the log only; what the author wrote is for the agent.
-        message = rule.message or (measured.why if open_handed else None)
-        details = {**measured.details, "why": measured.why}
-        result = RuleResult(policy.name, rule.priority, rule.type, rule.effect, message, details)
-        findings.fired.append((rule, result))
+        message = rule.message or (why if open_handed else None)
+        details = {**details, "why": why}
+        findings.results.append(
+            RuleResult(policy.name, rule.priority, rule.type, rule.effect, message, details)
+        )
 
     return walk
 
 
-def _selectors(rule: Rule) -> Callable[[Facts], bool]:
+def _selectors(rule: Rule) -> Callable[[Facts], bool] | None:
+    """Whether the rule is about an action; None: it is about every one."""
     agents, excepted, categories = (
         frozenset(rule.agents),
         frozenset(rule.except_agents),
         frozenset(rule.categories),
     )
     if not agents and not excepted and not categories:
-        return lambda facts: True
+        return None
 
     def matches(facts: Facts) -> bool:
         root = facts.agent.root
@@ -118,13 +128,14 @@ def _amount_of(rule: Rule, facts: Facts) -> Decimal | _Measured:
     """The action's amount in the rule's currency, or why there is none."""
     action = facts.action
     if action.amount is None:
-        return _Measured(None, "the action has no amount", {"amount": None}, "amount")
-    if action.currency is None:
-        return _Measured(None, "the action has no currency", {"amount": _text(action.amount)}, "currency")
-    if action.currency != rule.currency:
-        why = f"the amount is in {action.currency}, and the limit is in {rule.currency}"
-        return _Measured(None, why, {"amount": _text(action.amount), "currency": action.currency})
-    return action.amount
+        return _Measured(None, lambda: ("the action has no amount", {"amount": None}), "amount")
+    amount, currency = action.amount, action.currency
+    if currency is None:
+        return _Measured(None, lambda: ("the action has no currency", {"amount": _text(amount)}), "currency")
+    if currency != rule.currency:
+        why = f"the amount is in {currency}, and the limit is in {rule.currency}"
+        return _Measured(None, lambda: (why, {"amount": _text(amount), "currency": currency}))
+    return amount
 
 
 def _within_bounds(rule: Rule, own: _Measure) -> _Measure:
@@ -143,11 +154,14 @@ def _within_bounds(rule: Rule, own: _Measure) -> _Measure:
             measured = own(facts, registries, findings)
             return measured if measured.fires is False else unmeasured
         if not bounds.hold(amount):
-            return _Measured(False, "", {})
+            return _QUIET
         if not amount_only:
             return own(facts, registries, findings)
+        return _Measured(True, lambda: told(amount))
+
+    def told(amount: Decimal) -> tuple[str, dict[str, Any]]:
         details = {"amount": _text(amount), "currency": rule.currency, **limits}
-        return _Measured(True, f"the amount {_text(amount)} {rule.currency} is {wording}", details)
+        return f"the amount {_text(amount)} {rule.currency} is {wording}", details
 
     return measure
 
@@ -168,10 +182,11 @@ def _selected(rule: Rule) -> _Measure:
         if rule.type == "CATEGORY_BLOCKLIST":
             if rule.registry is not None:
                 return _listed(rule.registry, category, registries)
-            return _Measured(True, f"category `{category}` is blocked", {"category": category})
+            return _Measured(True, lambda: (f"category `{category}` is blocked", {"category": category}))
         agent = facts.agent.root.name
         where = f" for category `{category}`" if rule.categories else ""
-        return _Measured(True, f"agent `{agent}` is limited{where}", {"agent": agent, "category": category})
+        details = {"agent": agent, "category": category}
+        return _Measured(True, lambda: (f"agent `{agent}` is limited{where}", details))
 
     return measure
 
@@ -180,9 +195,9 @@ def _listed(registry: str, category: str | None, registries: Registries) -> _Mea
     """Whether the category is in the registry. An action without one is in none."""
     details: dict[str, Any] = {"category": category, "registry": registry}
     if registry not in registries:
-        return _Measured(None, f"there is no registry `{registry}`", details)
+        return _Measured(None, lambda: (f"there is no registry `{registry}`", details))
     listed = category is not None and _entry(registries, registry, category) is not None
-    return _Measured(listed, f"category `{category}` is blocked by `{registry}`", details)
+    return _Measured(listed, lambda: (f"category `{category}` is blocked by `{registry}`", details))
 
 
 def _time_window(rule: Rule) -> _Measure:
@@ -203,11 +218,12 @@ def _time_window(rule: Rule) -> _Measure:
                 minute < end and DAYS[weekday - 1] in days
             )
         if within is not inside:
-            return _Measured(False, "", {})
-        at = f"{DAYS[weekday]} {local:%H:%M}"
-        return _Measured(
-            True, f"{at} is {'in' if inside else 'out'}side {window}", {"time": at, "window": window}
-        )
+            return _QUIET
+        return _Measured(True, lambda: told(local))
+
+    def told(local: datetime) -> tuple[str, dict[str, Any]]:
+        at = f"{DAYS[local.weekday()]} {local:%H:%M}"
+        return f"{at} is {'in' if inside else 'out'}side {window}", {"time": at, "window": window}
 
     return measure
 
@@ -218,24 +234,28 @@ def _whitelist(rule: Rule) -> _Measure:
     def measure(facts: Facts, registries: Registries, findings: RuleFindings) -> _Measured:
         beneficiary = facts.action.beneficiary
         if beneficiary is None:
-            return _Measured(None, "the action names no beneficiary", {"beneficiary": None}, "beneficiary")
+            return _Measured(
+                None, lambda: ("the action names no beneficiary", {"beneficiary": None}), "beneficiary"
+            )
         details: dict[str, Any] = {"beneficiary": beneficiary}
         if rule.registry is None:
             known = beneficiary in values
-            return _Measured(not known, f"beneficiary `{beneficiary}` is not on the list", details)
+            return _Measured(not known, lambda: (f"beneficiary `{beneficiary}` is not on the list", details))
         details["registry"] = rule.registry
         if rule.registry not in registries:
-            return _Measured(None, f"there is no registry `{rule.registry}`", details)
+            return _Measured(None, lambda: (f"there is no registry `{rule.registry}`", details))
         entry = _entry(registries, rule.registry, beneficiary)
         if entry is None:
-            return _Measured(True, f"beneficiary `{beneficiary}` is not in `{rule.registry}`", details)
+            return _Measured(
+                True, lambda: (f"beneficiary `{beneficiary}` is not in `{rule.registry}`", details)
+            )
         if rule.require_tag is None:
-            return _Measured(False, "", {})
+            return _QUIET
         tags = entry.get("tags")
         tagged = isinstance(tags, list | tuple | set | frozenset) and rule.require_tag in tags
         details["require_tag"] = rule.require_tag
         return _Measured(
-            not tagged, f"beneficiary `{beneficiary}` is not tagged `{rule.require_tag}`", details
+            not tagged, lambda: (f"beneficiary `{beneficiary}` is not tagged `{rule.require_tag}`", details)
         )
 
     return measure
@@ -251,7 +271,8 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
     zone_name = rule.timezone or "UTC"
     zone = None if zone_name == "UTC" else load_zone(zone_name)
     counter = rule.counter or f"{part_id}/{rule.priority}"
-    currency = rule.currency or ""
+    currency, per = rule.currency or "", rule.per
+    date_at = _local_dates(zone or UTC)
     # A cap that asks a person is only counted: what the person approves may pass it.
     hard = rule.effect == "REJECT"
 
@@ -261,16 +282,17 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
             return amount
         subjects = _subjects(rule, facts)
         if not subjects:
-            return _Measured(None, f"the action names no {rule.per}", {rule.per: None}, rule.per)
+            return _Measured(None, lambda: (f"the action names no {rule.per}", {rule.per: None}), rule.per)
         cap = rule.cap if rule.cap_from is None else _cap_from(rule, facts, registries)
-        date = _local_date(facts.now.replace(second=0, microsecond=0), zone or UTC)
+        date = date_at(facts.now)
         highest = Decimal(0)
         for subject in subjects:
-            key = f"{counter}|{rule.per}:{subject.translate(_ESCAPES)}|{date}@{zone_name}|{currency}"
+            spelled = subject.translate(_ESCAPES) if "|" in subject or "%" in subject else subject
+            key = f"{counter}|{per}:{spelled}|{date}@{zone_name}|{currency}"
             highest = max(highest, facts.usage(key))
             scope = {
                 "counter": counter,
-                "per": rule.per,
+                "per": per,
                 "subject": subject,
                 "date": date,
                 "timezone": zone_name,
@@ -281,33 +303,51 @@ def _daily_cap(rule: Rule, part_id: str) -> _Measure:
         if cap is None:
             what, who = _capped(rule, facts)
             why = f"{what} `{who}` has no `{rule.cap_from}` in `{rule.registry}`"
-            return _Measured(None, why, {"cap_from": rule.cap_from}, None)
-        total = exact_sum(highest, amount)
-        if total <= cap:
-            return _Measured(False, "", {})
+            return _Measured(None, lambda: (why, {"cap_from": rule.cap_from}))
+        if exact_sum(highest, amount) <= cap:
+            return _QUIET
+        used, limit = highest, cap
+        return _Measured(True, lambda: told(amount, used, limit, date))
+
+    def told(amount: Decimal, used: Decimal, cap: Decimal, date: str) -> tuple[str, dict[str, Any]]:
         details = {
             "amount": _text(amount),
-            "used": _text(highest),
+            "used": _text(used),
             "cap": _text(cap),
-            "remaining": _text(max(_EXACT.subtract(cap, highest), Decimal(0))),
+            "remaining": _text(max(_EXACT.subtract(cap, used), Decimal(0))),
             "currency": currency,
             "per": rule.per,
             "date": date,
             "timezone": zone_name,
         }
         why = (
-            f"{_text(amount)} {currency} on top of today's {_text(highest)}"
+            f"{_text(amount)} {currency} on top of today's {_text(used)}"
             f" would exceed the daily cap of {_text(cap)}"
         )
-        return _Measured(True, why, details)
+        return why, details
 
     return measure
 
 
-@lru_cache(maxsize=256)
-def _local_date(minute: datetime, zone: tzinfo) -> str:
-    """The date at that minute in `zone`. Clocks are set forward and back, and days begin, on whole minutes."""
-    return minute.astimezone(zone).date().isoformat()
+def _local_dates(zone: tzinfo) -> Callable[[datetime], str]:
+    """The date at a time in `zone`, remembered for as long as the minute lasts: clocks are set forward and back, and
+    days begin, on whole minutes.
+    """
+    known: tuple[datetime | None, str] = (None, "")
+
+    def date_at(now: datetime) -> str:
+        nonlocal known  # any number of threads may, each replacing it by what is true
+        minute, date = known
+        if minute is None or not _NO_TIME <= now - minute < _MINUTE:
+            minute = now.replace(second=0, microsecond=0)
+            date = minute.astimezone(zone).date().isoformat()
+            known = (minute, date)
+        return date
+
+    return date_at
+
+
+_NO_TIME, _MINUTE = timedelta(0), timedelta(minutes=1)
 
 
 # The default context would round a sum to 28 digits; amounts alone have up to 38.

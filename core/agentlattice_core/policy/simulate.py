@@ -5,6 +5,7 @@
   have asked a person about, is charged, as if the person had said yes.
 - A replay that begins in the middle of a day would find its caps empty. So what is recorded within `LEAD`
   before it is replayed too, and only charged.
+- Why the candidate says what it says is found only for the examples that are shown: they are decided on twice.
 - Memory is bounded by the limit keys that are alive, not by the length of the log: totals of days that have
   ended everywhere on earth are dropped.
 """
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentlattice_core.actions import Action
 from agentlattice_core.policy.decision import Decision, Facts, Outcome
@@ -57,9 +58,12 @@ def outcome_of_status(status: str) -> Outcome:
         raise ValueError(f"`{status}` is not the status of an action") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RecordedAction:
-    """An action as the log has it: what was asked by whom and when, what policy said, and which policy."""
+    """An action as the log has it: what was asked by whom and when, what policy said, and which policy.
+
+    Nobody changes one. It is made for every entry of a long log, so it is not frozen, which would take longer.
+    """
 
     action: Action
     agent: AgentFacts
@@ -68,8 +72,7 @@ class RecordedAction:
     policy: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FlipKind:
+class FlipKind(NamedTuple):
     """What flips have in common: the action type, what was and would be said, and the policy that would say
     it.
     """
@@ -100,10 +103,12 @@ class Flip:
     @property
     def kind(self) -> FlipKind:
         """What it has in common with others."""
-        policy = self.decision.policy.name if self.decision.policy is not None else None
-        return FlipKind(
-            self.recorded.action.action_type, self.recorded.outcome, self.decision.outcome, policy
-        )
+        return _kind(self.recorded, self.decision)
+
+
+def _kind(recorded: RecordedAction, decision: Decision) -> FlipKind:
+    policy = decision.policy.name if decision.policy is not None else None
+    return FlipKind(recorded.action.action_type, recorded.outcome, decision.outcome, policy)
 
 
 @dataclass(slots=True)
@@ -172,23 +177,30 @@ class SimulationReport:
         }
 
 
+_NOTHING = Decimal(0)
+
+
 class DayTotals:
     """What is charged so far, by limit key, for days that have not ended everywhere."""
 
     def __init__(self) -> None:
         self._totals: dict[str, Decimal] = {}
-        self._keys_by_date: dict[str, set[str]] = {}
+        self._keys_by_date: dict[str, list[str]] = {}
         self._tomorrow = datetime.min.replace(tzinfo=UTC)
 
     def read(self, key: str) -> Decimal:
         """What is charged to `key`."""
-        return self._totals.get(key, Decimal(0))
+        return self._totals.get(key, _NOTHING)
 
     def charge(self, decision: Decision) -> None:
         """Add what the decision charges."""
         for charge in decision.charges:
-            self._totals[charge.key] = exact_sum(self.read(charge.key), charge.amount)
-            self._keys_by_date.setdefault(charge.scope["date"], set()).add(charge.key)
+            key, total = charge.key, self._totals.get(charge.key)
+            if total is None:
+                self._keys_by_date.setdefault(charge.scope["date"], []).append(key)
+                self._totals[key] = charge.amount
+            else:
+                self._totals[key] = exact_sum(total, charge.amount)
 
     def forget_before(self, now: datetime) -> None:
         """Drop the totals of days that have ended everywhere by `now`."""
@@ -207,13 +219,8 @@ def replay(
     candidate: PolicySet,
     registries: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
 ) -> Iterator[tuple[RecordedAction, Decision]]:
-    """Each recorded action with what the candidate says of it, in order."""
-    totals = DayTotals()
-    for recorded in records:
-        totals.forget_before(recorded.at)
-        facts = Facts(recorded.action, recorded.agent, recorded.at, totals.read, registries or {})
-        decision = candidate.decide(facts)
-        totals.charge(decision)
+    """Each recorded action with what the candidate says of it and why, in order."""
+    for recorded, _, decision in _decided(records, candidate, registries, findings=True):
         yield recorded, decision
 
 
@@ -230,16 +237,35 @@ def simulate(
     With `since` (aware), records before it are not counted; they are charged to caps like the others.
     """
     report = SimulationReport()
-    for recorded, decision in replay(records, candidate, registries):
+    for recorded, facts, decision in _decided(records, candidate, registries, findings=False):
         if since is not None and recorded.at < since:
             continue
         report.total += 1
         if decision.outcome == recorded.outcome:
             continue
-        flip = Flip(recorded, decision)
-        kind = flip.kind
+        kind = _kind(recorded, decision)
         report.flips[kind] += 1
-        kept = report.examples.setdefault(kind, [])
+        kept = report.examples.get(kind)
+        if kept is None:
+            kept = report.examples[kind] = []
         if len(kept) < examples:
-            kept.append(flip)
+            kept.append(Flip(recorded, candidate.decide(facts)))
     return report
+
+
+def _decided(
+    records: Iterable[RecordedAction],
+    candidate: PolicySet,
+    registries: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
+    *,
+    findings: bool,
+) -> Iterator[tuple[RecordedAction, Facts, Decision]]:
+    """Each action with the decision and the facts it was made from, which hold until the next one is asked for."""
+    totals = DayTotals()
+    stored = registries or {}
+    for recorded in records:
+        totals.forget_before(recorded.at)
+        facts = Facts(recorded.action, recorded.agent, recorded.at, totals.read, stored)
+        decision = candidate.decide(facts, findings=findings)
+        yield recorded, facts, decision
+        totals.charge(decision)

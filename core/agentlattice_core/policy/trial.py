@@ -17,7 +17,6 @@ from decimal import Decimal
 from typing import Any
 
 from agentlattice_core.policy.cases import Case
-from agentlattice_core.policy.conditions import Findings
 from agentlattice_core.policy.decision import Decision, Facts
 from agentlattice_core.policy.document import PolicyDocument, Position
 from agentlattice_core.policy.evaluate import PolicySet
@@ -117,10 +116,10 @@ class TrialRun:
             if compiled.requirement is not None:
                 denies = compiled.policy.effect == "deny"
                 # For `deny` the requirement is that they fail. What is unknown takes the stricter branch.
-                held = compiled.requirement(facts, Findings()) is True
+                held = compiled.requirement(facts, None) is True
                 self._seen[part_id, _HOLD if held != denies else _FAIL] += 1
             if verdict is not None and verdict.rules is not None:
-                for priority in {rule.priority for rule, _ in verdict.rules.fired}:
+                for priority in {rule.priority for rule in verdict.rules.fired}:
                     self._seen[part_id, _fires(priority)] += 1
 
 

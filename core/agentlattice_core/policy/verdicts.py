@@ -10,14 +10,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agentlattice_core.policy.conditions import Findings, compile_requirement
 from agentlattice_core.policy.decision import DenialReason, Facts, Outcome, PolicyReference
-from agentlattice_core.policy.model import ApprovalSpec, Policy, Rule
+from agentlattice_core.policy.model import ApprovalSpec, Policy
 from agentlattice_core.policy.rules import Registries, RuleFindings, compile_rule
-from agentlattice_core.results import RuleResult
 
 __all__ = ["CompiledPolicy", "Verdict"]
 
@@ -37,6 +35,10 @@ class Verdict:
     @property
     def missing(self) -> list[str]:
         return self.findings.missing if self.rules is None else [*self.findings.missing, *self.rules.missing]
+
+
+_NO_FINDINGS = Findings()
+"""Stands where none are asked for; nothing is ever added to it."""
 
 
 class CompiledPolicy:
@@ -66,50 +68,49 @@ class CompiledPolicy:
         by_priority = sorted(policy.rules, key=lambda rule: rule.priority)
         self.rules = tuple(compile_rule(rule, policy, part_id) for rule in by_priority)
 
-    def verdict(self, facts: Facts, registries: Registries) -> Verdict | None:
-        """What this policy says, or None if it does not apply."""
-        findings = Findings()
-        holds = True if self.requirement is None else self.requirement(facts, findings)
-        if holds is not None:
-            findings.missing.clear()  # what was missing did not matter
+    def verdict(self, facts: Facts, registries: Registries, *, findings: bool = True) -> Verdict | None:
+        """What this policy says, or None if it does not apply. Without `findings`, not what it was found from."""
+        found = Findings() if findings else _NO_FINDINGS
+        holds = True if self.requirement is None else self.requirement(facts, found if findings else None)
+        if findings and holds is not None:
+            found.missing.clear()  # what was missing did not matter
         effect = self.policy.effect
         if holds is not True and effect != "conditional":
             reason: DenialReason = "POLICY_DENIED" if effect == "deny" else "CONDITIONS_DENIED"
-            return Verdict(self, "deny", reason, findings)
+            return Verdict(self, "deny", reason, found)
         if effect == "deny":
             return None
         asks = effect == "require_approval" or holds is not True
         if not self.rules:
             if asks:
-                return Verdict(self, "require_approval", None, findings, asks=(self.policy.approval,))
-            return Verdict(self, "allow", None, findings)
-        return self._after_rules(facts, registries, findings, asks, liftable=holds is True)
+                return Verdict(self, "require_approval", None, found, asks=(self.policy.approval,))
+            return Verdict(self, "allow", None, found)
+        return self._after_rules(facts, registries, found, asks, liftable=holds is True)
 
     def _after_rules(
-        self, facts: Facts, registries: Registries, findings: Findings, asks: bool, *, liftable: bool
+        self, facts: Facts, registries: Registries, found: Findings, asks: bool, *, liftable: bool
     ) -> Verdict:
-        rules = RuleFindings()
+        rules = RuleFindings(results=None if found is _NO_FINDINGS else [])
         for walk in self.rules:
             walk(facts, registries, rules)
         if not rules.fired:
             outcome: Outcome = "require_approval" if asks else "allow"
-            return Verdict(self, outcome, None, findings, rules, asks=(self.policy.approval,) if asks else ())
-        effects = {rule.effect for rule, _ in rules.fired}
+            return Verdict(self, outcome, None, found, rules, asks=(self.policy.approval,) if asks else ())
+        effects = {rule.effect for rule in rules.fired}
         if "REJECT" in effects:
-            rejecting = [(rule, result) for rule, result in rules.fired if rule.effect == "REJECT"]
-            capped = all(rule.type == "DAILY_CAP" for rule, _ in rejecting)
+            capped = all(rule.type == "DAILY_CAP" for rule in rules.fired if rule.effect == "REJECT")
             reason: DenialReason = "LIMIT_EXCEEDED" if capped else "RULE_REJECTED"
-            return Verdict(self, "deny", reason, findings, rules, _rules_message(rejecting))
+            return Verdict(self, "deny", reason, found, rules, _message_of(rules, "REJECT"))
         if "REQUIRE_HUMAN" in effects:
-            human = [(rule, result) for rule, result in rules.fired if rule.effect == "REQUIRE_HUMAN"]
-            own = tuple(self._ask(rule.approval) for rule, _ in human)
+            own = tuple(self._ask(rule.approval) for rule in rules.fired if rule.effect == "REQUIRE_HUMAN")
             if asks:
                 own = (self.policy.approval, *own)
-            return Verdict(self, "require_approval", None, findings, rules, _rules_message(human), own)
+            message = _message_of(rules, "REQUIRE_HUMAN")
+            return Verdict(self, "require_approval", None, found, rules, message, own)
         if asks and liftable:
-            return Verdict(self, "allow", None, findings, rules)
+            return Verdict(self, "allow", None, found, rules)
         asked = (self.policy.approval,) if asks else ()
-        return Verdict(self, "require_approval" if asks else "allow", None, findings, rules, asks=asked)
+        return Verdict(self, "require_approval" if asks else "allow", None, found, rules, asks=asked)
 
     def _ask(self, approval: ApprovalSpec | None) -> ApprovalSpec | None:
         """What a rule that asks a person asks for; what it leaves open, the policy says."""
@@ -119,6 +120,10 @@ class CompiledPolicy:
         return approval if approval.timeout is not None else replace(approval, timeout=own.timeout)
 
 
-def _rules_message(fired: Sequence[tuple[Rule, RuleResult]]) -> str | None:
+def _message_of(rules: RuleFindings, effect: str) -> str | None:
+    """What the rules with that effect say that fired."""
+    if rules.results is None:
+        return None
     # Rules whose author wrote nothing, in a policy that hides what was measured, have no message.
-    return "; ".join(result.message for _, result in fired if result.message) or None
+    said = [result.message for result in rules.results if result.effect == effect and result.message]
+    return "; ".join(said) or None

@@ -292,6 +292,22 @@ class TestGuardrails:
         )
 
 
+class TestWithoutFindings:
+    @settings(max_examples=100, deadline=None)
+    @given(documents(), st.data())
+    def test_what_is_decided_is_the_same(self, raw, data):
+        """Outcome, policy, reason and charges do not depend on whether anybody asks why."""
+        given_facts = data.draw(some_facts())
+        policies = PolicySet.from_document(PolicyDocument.parse(json.dumps(raw), "p.json"))
+        told, bare = policies.decide(given_facts), policies.decide(given_facts, findings=False)
+        assert (bare.outcome, bare.policy, bare.denial_reason, bare.charges) == (
+            told.outcome,
+            told.policy,
+            told.denial_reason,
+            told.charges,
+        )
+
+
 @st.composite
 def some_facts(draw: st.DrawFn) -> Facts:
     options = draw(

@@ -120,6 +120,14 @@ class TestDailyCaps:
         assert day.submit("pay", "ann", amount="5", **EUR).outcome == "deny"
         assert day.submit("pay", "ann", amount="4", **EUR).outcome == "allow"
 
+    def test_a_cap_is_of_the_local_day_in_whatever_order_it_is_asked(self, policies):
+        """The date that is charged is the one in the rule's zone at that time, a second before midnight and after."""
+        day = policies("policies:\n" + policy(cap("10", more=", timezone: Europe/Paris")))
+        times = ["03-28 23:59:59", "03-29 00:00:00", "03-28 23:59:00", "03-29 00:00:59", "03-28 23:59:59"]
+        for local in (*times, "03-29 03:00:00", *reversed(times)):
+            (charge,) = day.at(f"2026-{local}", "Europe/Paris").ask("pay", amount="1", **EUR).charges
+            assert charge.scope["date"] == f"2026-{local[:5]}"
+
 
 class TestTimeWindows:
     NIGHT = (

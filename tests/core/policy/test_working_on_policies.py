@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,7 +17,7 @@ from agentlattice_core.actions import Action
 from agentlattice_core.policy import PolicyDocument, PolicySet
 from agentlattice_core.policy.diff import diff
 from agentlattice_core.policy.lint import lint
-from agentlattice_core.policy.simulate import RecordedAction, outcome_of_status, replay, simulate
+from agentlattice_core.policy.simulate import Flip, RecordedAction, outcome_of_status, replay, simulate
 from agentlattice_core.policy.starter import starter_document
 from agentlattice_core.policy.suggest import suggest
 from agentlattice_core.principals import AgentFacts
@@ -259,6 +260,23 @@ class TestSimulate:
         assert kinds == {("pay", "allow", "deny", "P"): 2, ("other", "deny", "not_found", None): 1}
         assert (report.total, report.unchanged, report.stricter) == (6, 3, 2)
         assert all(len(examples) == 1 for examples in report.examples.values())
+
+    def test_what_is_counted_is_what_is_decided(self):
+        """Each flip that is decided on with all its reasons is counted, in its kind, and an example tells them."""
+        records = [
+            record(START + timedelta(hours=n), amount=str(1 + n * 7 % 60), currency="EUR") for n in range(200)
+        ]
+        candidate = policy_set(f"version: 1\n{self.CAP}")
+        flips = [
+            Flip(one, decision)
+            for one, decision in replay(records, candidate)
+            if decision.outcome != one.outcome
+        ]
+        report = simulate(records, candidate)
+        assert report.flips == Counter(flip.kind for flip in flips)
+        assert report.flips.total() > 20
+        assert next(iter(report.examples.values())) == flips[:3]
+        assert all(flip.decision.message for flip in flips)
 
     def test_each_day_starts_afresh(self):
         """Totals are the candidate's own, by its days."""
