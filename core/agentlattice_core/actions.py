@@ -105,22 +105,11 @@ class Action:
         return cls._of(orjson.loads(text), amount, given.event_id, trusted, text)
 
     @classmethod
-    def from_content(cls, content: bytes, event_id: str | None = None, trusted: Iterable[str] = ()) -> Action:
-        """The action that `content` was taken from, for deciding on it again. Raises InvalidRequestError if it is
-        not JSON.
-        """
-        try:
-            members = orjson.loads(content)
-        except orjson.JSONDecodeError as error:
-            raise InvalidRequestError(f"a recorded action cannot be read: {error}") from error
-        return cls.from_members(members, event_id, trusted)
-
-    @classmethod
     def from_members(
         cls, members: dict[str, Any], event_id: str | None = None, trusted: Iterable[str] = ()
     ) -> Action:
-        """The same of content that is parsed already, which nobody changes any more. Raises InvalidRequestError if
-        it is not an action's.
+        """The action whose content `members` is, parsed, for deciding on it again. Nobody may change them any more.
+        Raises InvalidRequestError if they are not an action's.
         """
         try:
             amount = parse_amount(members["amount"]) if "amount" in members else None

@@ -387,9 +387,7 @@ def claim(policies: Policies, batch: Batch, caller: Caller, audit_event_id: str)
             f"the arguments of action `{audit_event_id}` were erased, so it cannot be decided on again; ask anew"
         )
     entry = orjson.loads(row[1])
-    action = Action.from_content(
-        orjson.dumps(orjson.loads(row[4])["action"]), trusted=entry["data"].get("trusted", ())
-    )
+    action = Action.from_members(orjson.loads(row[4])["action"], trusted=entry["data"].get("trusted", ()))
     held = (
         {charge[0]: Decimal(charge[1]) for charge in document.get("charges", ())}
         if document.get("charged") == "held"

@@ -87,7 +87,7 @@ class Execution(_OfCaller):
     @classmethod
     def of(cls, policies: Policies, data: list[Any]) -> Execution:
         who, content, event_id, trusted, nonce = data
-        action = Action.from_content(orjson.dumps(content), event_id, trusted)
+        action = Action.from_members(content, event_id, trusted)
         return cls(policies, Caller(*who), action, nonce)
 
     @staticmethod

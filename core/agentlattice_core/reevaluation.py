@@ -182,8 +182,8 @@ def _facts(policies: Policies, batch: Batch, approval: Document, now: datetime) 
         return (Decimal(total["used"]) if total is not None else Decimal(0)) - held.get(key, Decimal(0))
 
     try:
-        action = Action.from_content(
-            orjson.dumps(orjson.loads(row[4])["action"]),
+        action = Action.from_members(
+            orjson.loads(row[4])["action"],
             trusted=orjson.loads(row[1])["data"].get("trusted", ()),
         )
         return Facts(action, agent_facts(batch, approval["agent"]), now, used, policies.registries(batch))

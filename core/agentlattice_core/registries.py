@@ -114,7 +114,7 @@ def made(batch: Batch, caller: Caller, result: ActionResult) -> ActionResult:
     row = batch.row(index)
     assert row is not None
     assert row[4] is not None
-    action = Action.from_content(orjson.dumps(orjson.loads(row[4])["action"]))
+    action = Action.from_members(orjson.loads(row[4])["action"])
     if not is_change(action.action_type):
         return result
     change = RegistryChange.of(action)
