@@ -44,6 +44,7 @@ def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its id, such as acme.")],
     database: options.Database = "sqlite:///governance.db",
     bootstrap: options.Bootstrap = None,
+    signing_key: options.SigningKey = None,
     base_url: options.BaseUrl = None,
     json: options.Json = False,
 ) -> None:
@@ -51,6 +52,7 @@ def add(
     from agentlattice_cli.opening import installed_server
     from agentlattice_cli.output import Output, note
     from agentlattice_cli.settings import resolve
+    from agentlattice_core.audit.key_service import is_key_service
     from agentlattice_core.engine import open_engine, release
     from agentlattice_core.errors import IllegalTransitionError, StoreError
     from agentlattice_core.stores.databases import organisations
@@ -58,7 +60,8 @@ def add(
     with installed_server():
         from agentlattice_server.bootstrap import first_keys, write_bootstrap
 
-    url = resolve({"base_url": base_url})["base_url"].value or _ADDRESS
+    settings = resolve({"base_url": base_url, "signing_key": signing_key})
+    url = settings["base_url"].value or _ADDRESS
     known = organisations(database)
     if not known:
         raise StoreError(
@@ -68,7 +71,10 @@ def add(
         raise IllegalTransitionError(
             f"there is an organisation `{name}` already; its administrators make further keys with `al keys create`"
         )
-    engine = open_engine(database, organisation=name)
+    key = settings["signing_key"].value or ""
+    if signing_key is None and not is_key_service(key):
+        key = ""  # a file in the settings is the first organisation's
+    engine = open_engine(database, signing_key=key, organisation=name)
     try:
         if bootstrap is not None:
             write_bootstrap(bootstrap, engine, url)
