@@ -71,7 +71,8 @@ class Engine:
         self.users = 0
         # Of its own, because a key service answers when it likes, and deadlines pass meanwhile.
         self._waiting_keeper = Keeper()
-        self._unsigned = False
+        self.unsigned = False
+        """Whether a key service did not sign when it was asked last, so that entries wait for it."""
         place, service = place_of_signing_key(signing_key, store)
         self.notary = Notary(store, place, self._keep_checkpoint, service)
         with store.read() as reader:
@@ -86,6 +87,8 @@ class Engine:
                 self.notary.finish_rotation()
             except KeyServiceError as error:
                 _log.warning("the key that the log names does not take over yet: %s", error)
+            if self.notary.asks_a_service:
+                self._sign_later(_SIGNING_INTERVAL)  # what it did not sign when the log was closed
             self._scheduler.start()
 
     def _after_batch(self) -> None:
@@ -112,12 +115,12 @@ class Engine:
         try:
             done = self.notary.sign_unless_another_does()
         except KeyServiceError as error:
-            if not self._unsigned:
+            if not self.unsigned:
                 _log.warning("the log waits to be signed: %s", error)
-            self._unsigned = True
+            self.unsigned = True
             self._sign_later(_KEY_SERVICE_INTERVAL)
             return
-        self._unsigned = False
+        self.unsigned = False
         if not done:
             self._sign_later(_SIGNING_INTERVAL)
 
