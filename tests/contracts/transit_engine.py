@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ class TransitEngine:
     """
 
     port: int = 0
+    scheme: str = "vault+http"
     kind: str = "ed25519"
     token: str = TOKEN
     namespace: str | None = None
@@ -38,7 +40,7 @@ class TransitEngine:
 
     @property
     def address(self) -> str:
-        return f"vault+http://127.0.0.1:{self.port}/transit/log"
+        return f"{self.scheme}://127.0.0.1:{self.port}/transit/log"
 
     def rotate(self) -> None:
         """Make a newer version, as its administrator would."""
@@ -91,9 +93,9 @@ class TransitEngine:
 
 
 @contextmanager
-def transit_engine() -> Iterator[TransitEngine]:
+def transit_engine(tls: ssl.SSLContext | None = None) -> Iterator[TransitEngine]:
     """A key service for as long as the block runs."""
-    engine = TransitEngine()
+    engine = TransitEngine(scheme="vault+http" if tls is None else "vault")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -116,6 +118,8 @@ def transit_engine() -> Iterator[TransitEngine]:
 
     server = ThreadingHTTPServer(("127.0.0.1", engine.port), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     engine.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()

@@ -20,6 +20,7 @@ import ipaddress
 import os
 import re
 import ssl
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -106,6 +107,7 @@ class VaultTransit:
 
         try:
             # A client for each call, so that none is carried across a fork; what is dear of it, the trust, is kept.
+            deadline = time.monotonic() + _PATIENCE
             with (
                 httpx.Client(verify=_trust(os.environ.get("VAULT_CACERT")), timeout=_PATIENCE) as client,
                 client.stream(method, f"{self._base}/{path}", json=body, headers=_headers()) as answer,
@@ -115,6 +117,8 @@ class VaultTransit:
                     content += chunk
                     if len(content) > _MOST_BYTES:
                         raise self._nonsense()
+                    if time.monotonic() > deadline:
+                        raise httpx.ReadTimeout("the answer does not end")
                 if answer.status_code != 200:
                     raise self._refusal(answer.status_code)
                 said = _json(content)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import certificate
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from memory_log import MemoryLog
 from transit_engine import TOKEN, TransitEngine, transit_engine
@@ -279,6 +280,31 @@ def test_a_token_file_is_read_for_each_call(
     vault.token = "renewed"
     file.write_text("renewed\n")
     assert sign(signer, log.fill(1)).size == 2
+
+
+def test_a_service_is_known_by_its_certificate(
+    path: Path, vault: TransitEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is spoken to by TLS, with the authority in VAULT_CACERT; anybody else gets neither token nor data."""
+    server, _ = certificate(path.parent, "127.0.0.1")
+    with transit_engine(server) as secured:
+        with pytest.raises(KeyServiceError, match=r"cannot be reached \(ConnectError\)"):
+            FileSigner(path, "acme", secured.address)
+        assert secured.calls == []
+        monkeypatch.setenv("VAULT_CACERT", str(path.parent / "nothing.pem"))
+        with pytest.raises(KeyServiceError, match="VAULT_CACERT"):
+            FileSigner(path, "acme", secured.address)
+        monkeypatch.setenv("VAULT_CACERT", str(path.parent / "chain.pem"))
+        assert sign(FileSigner(path, "acme", secured.address), MemoryLog().fill(1)).size == 1
+
+
+def test_a_service_that_is_not_there_is_said_by_its_address(path: Path, vault: TransitEngine) -> None:
+    """Nothing listens: one line, and nothing was signed."""
+    key = ServiceKey(
+        "vault+http://127.0.0.1:1/transit/log", "1", vault.keys[0].public_key().public_bytes_raw()
+    )
+    with pytest.raises(KeyServiceError, match=r"`vault\+http://127.0.0.1:1/transit/log` cannot be reached"):
+        key.sign(b"text")
 
 
 @pytest.mark.parametrize(
