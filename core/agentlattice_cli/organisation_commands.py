@@ -54,7 +54,7 @@ def add(
     from agentlattice_cli.settings import resolve
     from agentlattice_core.audit.key_service import is_key_service
     from agentlattice_core.engine import open_engine, release
-    from agentlattice_core.errors import IllegalTransitionError, StoreError
+    from agentlattice_core.errors import IllegalTransitionError, InvalidRequestError, StoreError
     from agentlattice_core.stores.databases import organisations
 
     with installed_server():
@@ -62,6 +62,12 @@ def add(
 
     settings = resolve({"base_url": base_url, "signing_key": signing_key})
     url = settings["base_url"].value or _ADDRESS
+    key = settings["signing_key"].value or ""
+    if signing_key is not None and not is_key_service(key):
+        raise InvalidRequestError(
+            f"`{key:.80}` is a file, and the service looks for the key of a further organisation beside its log; "
+            "name a key service, or nothing"
+        )
     known = organisations(database)
     if not known:
         raise StoreError(
@@ -71,10 +77,8 @@ def add(
         raise IllegalTransitionError(
             f"there is an organisation `{name}` already; its administrators make further keys with `al keys create`"
         )
-    key = settings["signing_key"].value or ""
-    if signing_key is None and not is_key_service(key):
-        key = ""  # a file in the settings is the first organisation's
-    engine = open_engine(database, signing_key=key, organisation=name)
+    # A file in the settings is the first organisation's.
+    engine = open_engine(database, signing_key=key if is_key_service(key) else None, organisation=name)
     try:
         if bootstrap is not None:
             write_bootstrap(bootstrap, engine, url)

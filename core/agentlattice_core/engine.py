@@ -51,9 +51,7 @@ T = TypeVar("T")
 _log = logging.getLogger("agentlattice")
 
 _SIGNING_INTERVAL = 1.0  # seconds of traffic between checkpoints
-_KEY_SERVICE_INTERVAL = (
-    5.0  # seconds until a key service that did not sign is asked again, unless there is traffic
-)
+_KEY_SERVICE_INTERVAL = 5.0  # seconds until a key service that did not sign is asked again without traffic
 _OUTCOME_PATIENCE = 0.05  # seconds an outcome may wait for a batch to ride with
 
 

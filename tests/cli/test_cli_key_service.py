@@ -56,3 +56,11 @@ def test_a_log_goes_over_to_a_key_service(al: Al, vault: TransitEngine) -> None:
     unknown = al("audit", "rotate-key", "--to", "gopher://a/b/c", *ADMIN)
     assert (unknown.exit_code, unknown.stderr.count("\n")) == (1, 1)
     assert "no key service for `gopher://`" in unknown.stderr
+
+
+def test_a_further_organisation_takes_no_file_for_its_key(al: Al, vault: TransitEngine) -> None:
+    """The service would look for it elsewhere; nothing is made."""
+    refused = al("organisations", "add", "acme", "--signing-key", "acme.key")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert "name a key service, or nothing" in refused.stderr
+    assert not list(Path().glob("*.key*"))

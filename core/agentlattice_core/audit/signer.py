@@ -11,9 +11,8 @@ past.
   late.
 - Sign what is durable and nothing else: a head that a power cut takes back could never be signed past.
 - Files: the key (0600; a raw private key in PEM, made at first use, or which key of a key service signs, see
-  `key_service`), `<key>.signed` (the last checkpoint,
-  itself signed), `<key>.lock`. A key without its `.signed` file, or the other way round, is refused: somebody
-  removed one.
+  `key_service`), `<key>.signed` (the last checkpoint, itself signed), `<key>.lock`. A key without its `.signed` file,
+  or the other way round, is refused: somebody removed one.
 - Another key takes over in two steps, so that the log can say so in between: `prepare_rotation` makes it, in
   `<key>.next`, and `finish_rotation` has both sign the log as it is and puts the new one in the place of the old one. A
   crash before the second step leaves the old key signing; repeating the step is always right.
