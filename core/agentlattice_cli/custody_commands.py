@@ -61,9 +61,18 @@ def _rebuild_state(
 def _rotate_key(
     settings: Settings,
     reason: Why,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="KEY",
+            help="Where the new key is: `file`, or the newest version of vault://HOST:PORT/MOUNT/NAME; by default "
+            "where the old one is.",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Let a new key sign the log. The old one names it in the log first, and is then destroyed."""
+    """Let a new key sign the log. The old one names it in the log first; if it is in a file, it is then destroyed."""
     from agentlattice_cli.opening import proving
     from agentlattice_cli.output import Output, note
     from agentlattice_core.rotation import rotate_key
@@ -71,7 +80,7 @@ def _rotate_key(
     person = _person(settings)
     with proving(settings) as engine:
         old = engine.notary.verifier_key().format()
-        new = rotate_key(engine, person, reason).format()
+        new = rotate_key(engine, person, reason, to).format()
     out = Output(json=json)
     if json:
         out.document({"key": new, "previous": old})

@@ -25,7 +25,7 @@ from agentlattice_core.errors import AgentLatticeError, InvalidRequestError, Not
 from agentlattice_core.policies import Policies
 from agentlattice_core.policy.reader import did_you_mean
 from agentlattice_core.stores.base import Reader, Store
-from agentlattice_core.stores.databases import default_signing_key, open_store, organisations
+from agentlattice_core.stores.databases import open_store, organisations, place_of_signing_key
 from agentlattice_core.stores.schema import APPLICATION_ID
 
 __all__ = [
@@ -116,13 +116,13 @@ def proving(settings: Settings) -> Iterator[Engine]:
     """The database with its signer, for what takes checkpoints. Raises StoreError if either is missing."""
     _check_database(settings)
     _check_there(settings)
-    key = settings.signing_key
-    if key is None:
+    key = file = settings.signing_key
+    if not isinstance(file, Path):
         with following(settings) as store:
-            key = Path(default_signing_key(store))
-    if not key.exists():
+            file = Path(place_of_signing_key(key, store)[0])
+    if not file.exists():
         raise StoreError(
-            f"there is no signing key `{key}`; name it with `--signing-key`, "
+            f"there is no signing key `{file}`; name it with `--signing-key`, "
             "or verify an export, which takes the public key only"
         )
     engine = open_engine(settings.db, signing_key=key, organisation=settings.organisation)

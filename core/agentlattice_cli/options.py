@@ -51,8 +51,9 @@ SigningKey = Annotated[
     str | None,
     typer.Option(
         "--signing-key",
-        metavar="FILE",
-        help="The key that signs the log (AL_SIGNING_KEY; default: beside the database).",
+        metavar="KEY",
+        help="The key that signs the log: a file, or vault://HOST:PORT/MOUNT/NAME (AL_SIGNING_KEY; default: a file "
+        "beside the database).",
     ),
 ]
 WebhookKey = Annotated[

@@ -44,6 +44,7 @@ def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its id, such as acme.")],
     database: options.Database = "sqlite:///governance.db",
     bootstrap: options.Bootstrap = None,
+    signing_key: options.SigningKey = None,
     base_url: options.BaseUrl = None,
     json: options.Json = False,
 ) -> None:
@@ -51,14 +52,22 @@ def add(
     from agentlattice_cli.opening import installed_server
     from agentlattice_cli.output import Output, note
     from agentlattice_cli.settings import resolve
+    from agentlattice_core.audit.key_service import is_key_service
     from agentlattice_core.engine import open_engine, release
-    from agentlattice_core.errors import IllegalTransitionError, StoreError
+    from agentlattice_core.errors import IllegalTransitionError, InvalidRequestError, StoreError
     from agentlattice_core.stores.databases import organisations
 
     with installed_server():
         from agentlattice_server.bootstrap import first_keys, write_bootstrap
 
-    url = resolve({"base_url": base_url})["base_url"].value or _ADDRESS
+    settings = resolve({"base_url": base_url, "signing_key": signing_key})
+    url = settings["base_url"].value or _ADDRESS
+    key = settings["signing_key"].value or ""
+    if signing_key is not None and not is_key_service(key):
+        raise InvalidRequestError(
+            f"`{key:.80}` is a file, and the service looks for the key of a further organisation beside its log; "
+            "name a key service, or nothing"
+        )
     known = organisations(database)
     if not known:
         raise StoreError(
@@ -68,7 +77,8 @@ def add(
         raise IllegalTransitionError(
             f"there is an organisation `{name}` already; its administrators make further keys with `al keys create`"
         )
-    engine = open_engine(database, organisation=name)
+    # A file in the settings is the first organisation's.
+    engine = open_engine(database, signing_key=key if is_key_service(key) else None, organisation=name)
     try:
         if bootstrap is not None:
             write_bootstrap(bootstrap, engine, url)

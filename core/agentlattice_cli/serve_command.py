@@ -65,7 +65,14 @@ def serve(
     from agentlattice_server.webhooks.addresses import Reach
     from agentlattice_server.webhooks.sealing import SealingKey
 
-    settings = resolve({"db": database, "webhook_key": webhook_key, "webhook_reach": webhook_reach})
+    settings = resolve(
+        {
+            "db": database,
+            "signing_key": signing_key,
+            "webhook_key": webhook_key,
+            "webhook_reach": webhook_reach,
+        }
+    )
     provider = provider_in(oidc) if oidc is not None else None
     listening = listen(host, port)  # before anything is made: where the port is taken, nothing is left behind
     outward = OutwardSettings(
@@ -75,7 +82,7 @@ def serve(
     )
     log_as_json()
     telemetry.set_up()
-    organisations = Organisations(database, signing_key=signing_key)
+    organisations = Organisations(database, signing_key=settings["signing_key"].value)
     engine = organisations.first
     service = Service(
         create_app(organisations, ServiceSettings(calls_per_minute, provider=provider, outward=outward)),

@@ -3,10 +3,12 @@
 - The address is a setting (`base_url`, AL_BASE_URL). Keys are read from the environment and nowhere else: a file is
   kept, copied and committed.
 - AL_API_KEY is an agent's or an operator's key, AL_SERVICE_KEY a service key.
+- One HTTP client makes all calls of a command: making one reads certificates, and a connection is kept.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -34,11 +36,14 @@ def part(text: str) -> str:
 
 
 class ServiceCalls:
-    """A service, called with one key."""
+    """A service, called with one key. Its connections end with it."""
 
     def __init__(self, base_url: str, key: str) -> None:
+        import httpx  # no command that calls nobody waits for it
+
         self._base_url = base_url.rstrip("/")
-        self._key = key
+        self._http = httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=_PATIENCE)
+        weakref.finalize(self, self._http.close)
 
     def call(self, method: str, path: str, body: Any = None, *, slow: bool = False, **query: Any) -> Any:
         """The answer as JSON; None if it has no body. `slow` is what reads the whole log. Raises AgentLatticeError."""
@@ -67,12 +72,11 @@ class ServiceCalls:
         import httpx
 
         try:
-            with httpx.stream(
+            with self._http.stream(
                 method,
                 f"{self._base_url}{path}",
                 json=body,
                 params={name: value for name, value in query.items() if value is not None} or None,
-                headers={"Authorization": f"Bearer {self._key}"},
                 timeout=httpx.Timeout(_PATIENCE, read=None if slow else _PATIENCE),
             ) as answer:
                 if not answer.is_success:

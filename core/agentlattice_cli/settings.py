@@ -76,9 +76,13 @@ class Settings:
         return found
 
     @property
-    def signing_key(self) -> Path | None:
-        """The file of the key that signs the log; None where only the database says which that is by default."""
+    def signing_key(self) -> Path | str | None:
+        """The file of the key that signs the log, or the address of a key in a key service; None where only the
+        database says which file that is by default.
+        """
         named = self._found["signing_key"].value
+        if named and _is_url(named):
+            return str(named)
         if named or (self.organisation is None and isinstance(self.db, Path)):
             return Path(named or f"{self.db}.key")
         return None

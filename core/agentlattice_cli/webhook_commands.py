@@ -1,6 +1,7 @@
 """`al webhooks`: who else is told of what happens, and what they could not be told.
 
-- Everything takes a person, named with `--as` or AL_OPERATOR; changing anything takes `--role admin`.
+- Everything takes a person: in a database the one named with `--as` or AL_OPERATOR, at a service the holder of
+  AL_API_KEY. Changing anything takes an administrator.
 - Secrets are read from standard input or made, never taken from the command line, where others can see them. One that
   is made is shown once.
 - Delivering is the service's part; `listen` forwards what happens to a program on this machine, for trying out.
@@ -9,8 +10,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,8 +20,6 @@ from agentlattice_cli.webhook_listen import listen
 
 if TYPE_CHECKING:
     from agentlattice_cli.settings import Settings
-    from agentlattice_core.webhooks import Webhook
-    from agentlattice_server.webhooks.subscribing import Subscriptions
 
 __all__ = ["app"]
 
@@ -39,23 +36,6 @@ _SENDING = {**_MANAGING, "webhook_reach": options.WebhookReach}
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name or id.")]
 
 
-@contextmanager
-def _desk(settings: Settings) -> Iterator[Subscriptions]:
-    """The webhooks of the database, for the person who is named."""
-    from agentlattice_cli.opening import installed_server, managing, operator_of
-    from agentlattice_core.agents import operator_named
-
-    with installed_server():
-        from agentlattice_server.webhooks.addresses import Reach
-        from agentlattice_server.webhooks.sealing import SealingKey
-        from agentlattice_server.webhooks.subscribing import Subscriptions
-
-    reach = Reach.of(settings["webhook_reach"].value)
-    person = operator_named(operator_of(settings), settings["role"].value, settings["groups"].value)
-    with managing(settings) as engine:
-        yield Subscriptions(engine, SealingKey(settings.webhook_key), person, reach)
-
-
 @app.command("list")
 @options.with_settings(_MANAGING)
 def list_webhooks(
@@ -64,24 +44,25 @@ def list_webhooks(
 ) -> None:
     """List webhooks: where to, what they hear of, whether they are active, and how many messages failed and wait."""
     from agentlattice_cli.output import Output
+    from agentlattice_cli.webhook_subscriptions import webhook_subscriptions
 
-    with _desk(settings) as desk:
-        found = desk.all()
+    with webhook_subscriptions(settings) as there:
+        found = there.all()
     out = Output(json=json)
     if json:
-        out.document({"webhooks": [hook.shown() for hook in found]})
+        out.document({"webhooks": found})
         return
     out.table(
         ["id", "name", "to", "as", "events", "state", "waiting"],
         [
             [
-                hook.id,
-                hook.name,
-                hook.target,
-                hook.template,
-                "all" if hook.events is None else list(hook.events) or "escalations that name it",
-                "active" if hook.active else hook.why,
-                len(hook.retries),
+                hook["id"],
+                hook["name"],
+                hook["target"],
+                hook["template"],
+                "all" if hook["events"] is None else list(hook["events"]) or "escalations that name it",
+                "active" if hook["active"] else hook["why"],
+                hook["waiting"],
             ]
             for hook in found
         ],
@@ -132,6 +113,7 @@ def add(
 ) -> None:
     """Subscribe somebody to what happens from now on. Prints the secret that it signs with, once."""
     from agentlattice_cli.output import Output
+    from agentlattice_cli.webhook_subscriptions import webhook_subscriptions
     from agentlattice_core.errors import InvalidRequestError
 
     if only_escalations and event:
@@ -139,18 +121,18 @@ def add(
     given = sys.stdin.readline().strip() if secret_stdin else None
     names = {"generic": "secret", "slack": "signing_secret", "pagerduty": "routing_key"}
     secrets = {names.get(template, "secret"): given} if given is not None else {}
-    people = dict(_pair(one) for one in person or ())
-    with _desk(settings) as desk:
-        hook, secret = desk.add(
-            name,
-            url,
-            template=template,
-            events=[] if only_escalations else event or None,
-            agent=only_agent,
-            people=people,
-            **secrets,
-        )
-    _made(Output(json=json), hook, secret if given is None else None)
+    wanted = {
+        "name": name,
+        "url": url,
+        "template": template,
+        "events": [] if only_escalations else event or None,
+        "agent": only_agent,
+        "people": dict(_pair(one) for one in person or ()),
+        **secrets,
+    }
+    with webhook_subscriptions(settings) as there:
+        made = there.add(wanted)
+    _print_made(Output(json=json), made, given)
 
 
 @app.command()
@@ -165,11 +147,12 @@ def rotate(
 ) -> None:
     """Give a webhook a new secret, printed once; the one before signs beside it for a day."""
     from agentlattice_cli.output import Output
+    from agentlattice_cli.webhook_subscriptions import webhook_subscriptions
 
     given = sys.stdin.readline().strip() if secret_stdin else None
-    with _desk(settings) as desk:
-        hook, secret = desk.rotate(name, given)
-    _made(Output(json=json), hook, secret if given is None else None)
+    with webhook_subscriptions(settings) as there:
+        made = there.rotate(name, given)
+    _print_made(Output(json=json), made, given)
 
 
 @app.command()
@@ -180,11 +163,11 @@ def remove(
 ) -> None:
     """End a webhook and erase its secrets. What it was not told yet, it is never told."""
     from agentlattice_cli.output import Output
+    from agentlattice_cli.webhook_subscriptions import webhook_subscriptions
 
-    with _desk(settings) as desk:
-        hook = desk.get(name)
-        desk.remove(hook.id)
-    Output().line(f"{hook.id} removed")
+    with webhook_subscriptions(settings) as there:
+        webhook_id = there.remove(name)
+    Output().line(f"{webhook_id} removed")
 
 
 @app.command()
@@ -216,15 +199,17 @@ def send_test(
 ) -> None:
     """Send a test message now. Exits with 1 if it was not delivered."""
     from agentlattice_cli.output import Output
+    from agentlattice_cli.webhook_subscriptions import webhook_subscriptions
 
-    with _desk(settings) as desk:
-        made = desk.test(name)
+    with webhook_subscriptions(settings) as there:
+        made = there.test(name)
     out = Output(json=json)
     if json:
-        out.document(made.to_dict())
+        out.document(made)
     else:
-        out.line(f"{made.outcome} in {made.milliseconds} ms{f': {made.error}' if made.error else ''}")
-    if made.outcome != "delivered":
+        why = f": {made['error']}" if made["error"] else ""
+        out.line(f"{made['outcome']} in {made['milliseconds']} ms{why}")
+    if made["outcome"] != "delivered":
         raise typer.Exit(1)
 
 
@@ -237,21 +222,17 @@ def dead_letters(
 ) -> None:
     """List what could not be delivered, the oldest first, as far as the first hundred."""
     from agentlattice_cli.output import Output
-    from agentlattice_core.webhooks import delivery_id
+    from agentlattice_cli.webhook_subscriptions import webhook_subscriptions
 
-    with _desk(settings) as desk:
-        hook = desk.get(name)
-        found = [
-            {"id": delivery_id(hook.id, index), "entry": index, **last}
-            for index, last in desk.dead_letters(hook.id)
-        ]
+    with webhook_subscriptions(settings) as there:
+        webhook_id, found = there.dead_letters(name)
     out = Output(json=json)
     if json:
-        out.document({"webhook": hook.id, "dead_letters": found})
+        out.document({"webhook": webhook_id, "dead_letters": found})
         return
     out.table(
         ["id", "entry", "time", "attempts", "error"],
-        [[one["id"], one["entry"], one["at"], one["n"], one.get("error")] for one in found],
+        [[one["id"], one["entry"], one["at"], one["number"], one["error"]] for one in found],
         "everything was delivered, or waits to be",
     )
 
@@ -270,18 +251,20 @@ def replay(
 ) -> None:
     """Have messages sent again, under the ids they had."""
     from agentlattice_cli.output import Output
+    from agentlattice_cli.webhook_subscriptions import webhook_subscriptions
 
-    with _desk(settings) as desk:
-        count = desk.replay(name, entry or None)
+    with webhook_subscriptions(settings) as there:
+        count = there.replay(name, entry or None)
     Output().line(f"{count} to be sent again" if count else "there is nothing to send again")
 
 
 def _set_active(active: bool, name: str, settings: Settings) -> None:
     from agentlattice_cli.output import Output
+    from agentlattice_cli.webhook_subscriptions import webhook_subscriptions
 
-    with _desk(settings) as desk:
-        hook = desk.change(name, active=active)
-    Output().line(f"{hook.id} {'active' if active else 'paused'}")
+    with webhook_subscriptions(settings) as there:
+        hook = there.set_active(name, active)
+    Output().line(f"{hook['id']} {'active' if active else 'paused'}")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -293,12 +276,16 @@ def _pair(text: str) -> tuple[str, str]:
     return chat, person
 
 
-def _made(out: Any, hook: Webhook, secret: str | None) -> None:
-    if out.json:
-        out.document({**hook.shown(), **({"secret": secret} if secret is not None else {})})
-        return
-    out.fields([("id", hook.id), ("name", hook.name), ("to", hook.target), ("secret", secret)])
-    if secret is not None:
-        from agentlattice_cli.output import note
+def _print_made(out: Any, made: dict[str, Any], given: str | None) -> None:
+    """Say what was made. A secret that was `given` is its owner's, and not shown."""
+    from agentlattice_cli.output import note
 
+    secret = made.pop("secret")
+    if given is not None:
+        secret = None
+    if out.json:
+        out.document({**made, **({"secret": secret} if secret is not None else {})})
+        return
+    out.fields([("id", made["id"]), ("name", made["name"]), ("to", made["target"]), ("secret", secret)])
+    if secret is not None:
         note("note: the secret is shown this once; the receiver needs it to verify what it gets")

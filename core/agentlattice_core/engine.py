@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +20,13 @@ from typing import Any, TypeVar
 from agentlattice_core.batch import Batch
 from agentlattice_core.clock import Clock, SystemClock
 from agentlattice_core.commands import Commands
-from agentlattice_core.errors import AgentLatticeError, AuditError, NotRecordedError, StoreError
+from agentlattice_core.errors import (
+    AgentLatticeError,
+    AuditError,
+    KeyServiceError,
+    NotRecordedError,
+    StoreError,
+)
 from agentlattice_core.follower import Follower
 from agentlattice_core.keeper import Keeper
 from agentlattice_core.metering import Meter
@@ -30,25 +37,28 @@ from agentlattice_core.sequencer import Command, Sequencer
 from agentlattice_core.stores.base import Reader, Store
 from agentlattice_core.stores.databases import (
     Storage,
-    default_signing_key,
     name_of,
     name_opened,
     open_store,
     organisations,
+    place_of_signing_key,
 )
 
 __all__ = ["Engine", "open_engine", "organisations", "release"]
 
 T = TypeVar("T")
 
+_log = logging.getLogger("agentlattice")
+
 _SIGNING_INTERVAL = 1.0  # seconds of traffic between checkpoints
+_KEY_SERVICE_INTERVAL = 5.0  # seconds until a key service that did not sign is asked again without traffic
 _OUTCOME_PATIENCE = 0.05  # seconds an outcome may wait for a batch to ride with
 
 
 class Engine:
     """Everything that serves one log in this process."""
 
-    def __init__(self, store: Store, clock: Clock, signing_key: str | os.PathLike[str]) -> None:
+    def __init__(self, store: Store, clock: Clock, signing_key: str | os.PathLike[str] | None) -> None:
         self.store = store
         self.clock = clock
         self.policies = Policies()
@@ -57,7 +67,12 @@ class Engine:
         self._sequencer = Sequencer(store, clock, self._after_batch, Commands(self.policies))
         self._closed = False
         self.users = 0
-        self.notary = Notary(store, signing_key, self._keep_checkpoint)
+        # Of its own, because a key service answers when it likes, and deadlines pass meanwhile.
+        self._waiting_keeper = Keeper()
+        self.unsigned = False
+        """Whether a key service did not sign when it was asked last, so that entries wait for it."""
+        place, service = place_of_signing_key(signing_key, store)
+        self.notary = Notary(store, place, self._keep_checkpoint, service)
         with store.read() as reader:
             empty = reader.head.size == 0
         self._scheduler = Scheduler(store, clock, self.keeper, self.policies, self._run_due)
@@ -66,14 +81,19 @@ class Engine:
                 self._sequencer.run(_begin)
             if self.notary.signed == 0:
                 self.notary.sign()  # before anything else is recorded: a longer log has been signed by its key
-            self.notary.finish_rotation()
+            try:
+                self.notary.finish_rotation()
+            except KeyServiceError as error:
+                _log.warning("the key that the log names does not take over yet: %s", error)
+            if self.notary.asks_a_service:
+                self._sign_later(_SIGNING_INTERVAL)  # what it did not sign when the log was closed
             self._scheduler.start()
 
     def _after_batch(self) -> None:
         self.follower.ring()
         if self.store.is_untidy:
             self.keeper.later("tidying", 0.0, self.store.tidy)
-        self.keeper.later("checkpoint", _SIGNING_INTERVAL, self._sign)
+        self._sign_later(_SIGNING_INTERVAL)
         self.keeper.later("deadlines", SOON, self._scheduler.look)
 
     def measure(self, meter: Meter | None) -> None:
@@ -85,9 +105,22 @@ class Engine:
         """How many commands wait to be recorded."""
         return self._sequencer.waiting
 
+    def _sign_later(self, delay: float) -> None:
+        keeper = self._waiting_keeper if self.notary.asks_a_service else self.keeper
+        keeper.later("checkpoint", delay, self._sign)
+
     def _sign(self) -> None:
-        if not self.notary.sign_unless_another_does():
-            self.keeper.later("checkpoint", _SIGNING_INTERVAL, self._sign)
+        try:
+            done = self.notary.sign_unless_another_does()
+        except KeyServiceError as error:
+            if not self.unsigned:
+                _log.warning("the log waits to be signed: %s", error)
+            self.unsigned = True
+            self._sign_later(_KEY_SERVICE_INTERVAL)
+            return
+        self.unsigned = False
+        if not done:
+            self._sign_later(_SIGNING_INTERVAL)
 
     def _run_due(self, command: Command[int]) -> int:
         return self._sequencer.run(command) if self.notary.alarm is None and not self._closed else 0
@@ -139,9 +172,12 @@ class Engine:
         # First the keeper: what is flushed here asks for background work, and at exit no thread can begin.
         self._scheduler.stop()
         self.keeper.close()
+        self._waiting_keeper.close()
         try:
             self._sequencer.flush()
             self.notary.sign()
+        except KeyServiceError as error:
+            _log.warning("the log is signed when it is opened again: %s", error)
         finally:
             self._closed = True
             self.follower.close()
@@ -152,6 +188,7 @@ class Engine:
         """Begin anew in a forked child, where no thread of the parent runs and any of its locks may be held."""
         self.policies.restart()
         self.keeper.restart()
+        self._waiting_keeper.restart()
         self.follower.restart()
         self._sequencer.restart()
 
@@ -185,7 +222,8 @@ def open_engine(
 
     `database` is the path of a SQLite file, `sqlite:///path` or `postgresql://...`. `organisation` is the id of a log
     in it, made if it is not there; by default the first or only one. `signing_key` is the file of the signer's key, by
-    default `<path>.key`, and on PostgreSQL `<organisation>.key` in the working directory.
+    default `<path>.key`, and on PostgreSQL `<organisation>.key` in the working directory; or the address of a key in a
+    key service, such as `vault://vault.example.com:8200/transit/agentlattice`, which that file then names.
 
     Raises StoreError if the database cannot be used, InvalidRequestError for a name that cannot be one.
     """
@@ -200,7 +238,7 @@ def open_engine(
                 store.close()
             else:
                 try:
-                    engine = Engine(store, clock or SystemClock(), signing_key or default_signing_key(store))
+                    engine = Engine(store, clock or SystemClock(), signing_key)
                 except BaseException:
                     store.close()
                     raise

@@ -14,6 +14,7 @@
     │   └── DigestMismatchError      DIGEST_MISMATCH     a decision on something else than what is pending
     ├── PolicyDocumentError          INVALID_POLICY      a policy file is wrong; says file, line and field
     ├── StoreError                   STORE_ERROR         the database cannot be used; says why and what to do
+    │   └── KeyServiceError          STORE_ERROR         who holds the signing key cannot be asked, or does not sign
     └── AuditError                   AUDIT_ERROR         a proof, checkpoint or export that cannot be trusted
 
 Rules:
@@ -42,6 +43,7 @@ __all__ = [
     "IllegalTransitionError",
     "InvalidKeyError",
     "InvalidRequestError",
+    "KeyServiceError",
     "NotFoundError",
     "NotRecordedError",
     "NotYourEventError",
@@ -238,6 +240,10 @@ class StoreError(AgentLatticeError):
 
     def __init__(self, message: str, details: Any = None) -> None:
         super().__init__("STORE_ERROR", message, details)
+
+
+class KeyServiceError(StoreError):
+    """The key service that holds the signing key cannot be asked, or does not sign. Nothing is wrong with the log."""
 
 
 class AuditError(AgentLatticeError):

@@ -7,6 +7,7 @@
   verified, but nothing more is recorded in it, because limits and approvals that were used would be free again.
 - Only what is durable is signed, so a power cut never looks like tampering.
 - The key may be rotated: the log records the statement by which the old key names the new one before that one signs.
+- A key service that cannot be asked stops nothing: what is recorded meanwhile is signed as soon as it can be.
 - Of many processes one signs at a time; whoever finds another at it looks again a moment later, so that nobody's death
   leaves the log unsigned.
 - Every checkpoint is kept in the database, at the latest before the next one is signed, which names it.
@@ -35,13 +36,21 @@ _log = logging.getLogger("agentlattice")
 
 
 class Notary:
-    """The signer of one store's log. `keep(size, note)` is called with each new checkpoint, to store it."""
+    """The signer of one store's log. `keep(size, note)` is called with each new checkpoint, to store it. `service` is
+    the address of a key in a key service, if it must be that one that the file `key` names.
+    """
 
-    def __init__(self, store: Store, key: str | os.PathLike[str], keep: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: str | os.PathLike[str],
+        keep: Callable[[int, str], None],
+        service: str | None = None,
+    ) -> None:
         self._store = store
         self._keep = keep
         try:
-            self._signer = FileSigner(key, store.log_id)
+            self._signer = FileSigner(key, store.log_id, service)
         except OSError as error:
             raise StoreError(
                 f"the signing key `{os.fspath(key)}` cannot be made: {error.strerror}"
@@ -55,6 +64,11 @@ class Notary:
         """The public key of the checkpoints."""
         return self._signer.verifier_key()
 
+    @property
+    def asks_a_service(self) -> bool:
+        """Whether the key is in a key service, so that signing waits for another machine."""
+        return self._signer.service is not None
+
     def last(self) -> Checkpoint:
         """What was signed last, by whichever process."""
         return open_checkpoint(self._signer.last(), self.verifier_key())
@@ -66,7 +80,7 @@ class Notary:
     def sign(self) -> str | None:
         """Sign the log as it is; the note, or None if the log does not extend what was signed before.
 
-        Raises StoreError if the signer's files cannot be written.
+        Raises StoreError if the signer's files cannot be written, KeyServiceError if a key service does not sign.
         """
         with self._store.signing():
             return self._sign()
@@ -93,8 +107,10 @@ class Notary:
         """The keys of this log, as its history tells them; the signer's own is the trusted one."""
         return Keyring(self.verifier_key(), history.statements)
 
-    def rotate(self, record: Callable[[VerifierKey, str, Callable[[], None]], None]) -> VerifierKey:
-        """Let a new key take over; its public side.
+    def rotate(
+        self, record: Callable[[VerifierKey, str, Callable[[], None]], None], to: str | None = None
+    ) -> VerifierKey:
+        """Let a new key take over; its public side. `to` says where it is, as for `FileSigner.prepare_rotation`.
 
         `record(new, statement, check)` records the statement in the log, calling `check` in the transaction. Raises
         AuditError if the log is not the one that was signed, or somebody else rotates at the same time, and StoreError
@@ -103,7 +119,7 @@ class Notary:
         if self.sign() is None:
             raise AuditError(self.alarm or "the log could not be signed")
         try:
-            statement = read_statement(self._signer.prepare_rotation())
+            statement = read_statement(self._signer.prepare_rotation(to))
 
             def check() -> None:
                 # Without the signer's lock: who holds it may wait for this very transaction to end.

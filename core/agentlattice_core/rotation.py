@@ -20,11 +20,15 @@ from agentlattice_core.principals import Operator
 __all__ = ["rotate_key"]
 
 
-def rotate_key(engine: Engine, operator: Operator, reason: str) -> VerifierKey:
+def rotate_key(engine: Engine, operator: Operator, reason: str, to: str | None = None) -> VerifierKey:
     """Let a new key sign the log from now on; its public side. For administrators.
 
+    `to` is the address of a key in a key service, of which the newest version is taken, or `file`; by default where the
+    key is that signs now.
+
     Raises ForbiddenError, InvalidRequestError without a reason, AuditError if the log is not the one that was signed or
-    somebody else rotates at the same time, NotRecordedError, and StoreError if the key's files cannot be written.
+    somebody else rotates at the same time, NotRecordedError, StoreError if the key's files cannot be written, and
+    KeyServiceError if a key service does not sign; what the log names by then is finished when it is opened next.
     """
     if operator.role != "admin":
         raise ForbiddenError(
@@ -45,4 +49,4 @@ def rotate_key(engine: Engine, operator: Operator, reason: str) -> VerifierKey:
 
         engine.run(command)
 
-    return engine.notary.rotate(record)
+    return engine.notary.rotate(record, to)

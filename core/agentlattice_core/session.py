@@ -82,7 +82,8 @@ class Session:
         `groups`, which count as long as nobody is registered in the log (`register_operator`). In `mode="observe"`
         everything is decided and recorded, and everything runs. `signing_key` is the file that holds the key which
         signs the log (default `<path>.key`, made at first use); kept apart from the database and its backups, it proves
-        more. `organisation` names one of several in a database (`stores.databases`).
+        more. It may be a key in a key service, such as `vault://vault.example.com:8200/transit/agentlattice`.
+        `organisation` names one of several in a database (`stores.databases`).
 
         Raises StoreError, PolicyDocumentError, InvalidRequestError.
         """

@@ -98,10 +98,11 @@ class _Asked(Collector):
         yield from self._known[1]
 
     def _ask(self) -> list[Metric]:
-        pending = entries = waiting = queued = alarms = disabled = unreadable = 0
+        pending = entries = waiting = queued = alarms = disabled = unreadable = unsigned = 0
         for engine in self._engines():
             queued += engine.waiting
             alarms += engine.notary.alarm is not None
+            unsigned += engine.unsigned
             try:
                 with engine.read() as reader:
                     entries += reader.head.size
@@ -118,6 +119,11 @@ class _Asked(Collector):
             ("al_webhook_waiting", "Messages that failed and wait to be tried again", waiting),
             ("al_webhooks_inactive", "Webhooks that are paused or disabled", disabled),
             ("al_log_alarms", "Logs that are not what was signed, in which nothing is recorded", alarms),
+            (
+                "al_logs_unsigned",
+                "Logs whose key service does not sign, so that entries wait for it",
+                unsigned,
+            ),
             ("al_logs_unreadable", "Logs that could not be read", unreadable),
         )
         return [GaugeMetricFamily(name, text, value=value) for name, text, value in said]

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from agentlattice_core.audit.key_service import is_key_service
 from agentlattice_core.clock import Clock
 from agentlattice_core.engine import Engine, open_engine, organisations, release
 from agentlattice_core.errors import NotRecordedError, StoreError
@@ -28,7 +29,8 @@ class Organisations:
     """Open engines by organisation id. Safe to use from any thread.
 
     `database` is a path, `sqlite:///path` or `postgresql://...`. `signing_key` is the file of the key that signs the
-    log of the first organisation; the others' lie where they do by default. Raises StoreError.
+    log of the first organisation; the others' lie where they do by default. The address of a key in a key service is
+    for all of them. Raises StoreError.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Organisations:
     ) -> None:
         self._database = database
         self._clock = clock
+        self._service = signing_key if signing_key and is_key_service(os.fspath(signing_key)) else None
         self._opening = threading.Lock()
         self._engines: dict[str, Engine] = {}
         self._closed = False
@@ -83,7 +86,7 @@ class Organisations:
     def _open(self, organisation: str) -> Engine:
         if self._closed:
             raise StoreError("the service is ending; ask again")
-        engine = open_engine(self._database, self._clock, organisation=organisation)
+        engine = open_engine(self._database, self._clock, self._service, organisation=organisation)
         self._engines[organisation] = engine
         for follower in self._followers:
             follower(engine)

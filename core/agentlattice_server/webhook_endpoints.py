@@ -16,7 +16,7 @@ from typing import Any
 from starlette.responses import Response
 
 from agentlattice_core.errors import InvalidRequestError
-from agentlattice_core.webhooks import Attempt, Webhook, delivery_id, read_delivery_id
+from agentlattice_core.webhooks import read_delivery_id
 from agentlattice_server import schemas
 from agentlattice_server.endpoints import (
     MOST_ON_A_PAGE,
@@ -30,6 +30,7 @@ from agentlattice_server.endpoints import (
 )
 from agentlattice_server.outward import OutwardSettings
 from agentlattice_server.problems import RequestError
+from agentlattice_server.webhooks.showing import attempt_shown, delivery_shown, shown
 from agentlattice_server.webhooks.subscribing import Subscriptions
 
 __all__ = ["ENDPOINTS"]
@@ -75,8 +76,8 @@ async def list_webhooks(call: Call) -> Response:
     desk = _desk(call)
 
     def read() -> list[dict[str, Any]]:
-        size = _size(desk)
-        return [_shown(hook, size) for hook in desk.all()]
+        size = desk.size()
+        return [shown(hook, size) for hook in desk.all()]
 
     return answer(page("webhooks", await asyncio.to_thread(read), call, lambda hook: hook["id"]))
 
@@ -100,7 +101,7 @@ async def add_webhook(call: Call) -> Response:
 
     def run() -> dict[str, Any]:
         hook, secret = desk.add(name, template=template or "generic", events=events, people=people, **given)
-        return {**_shown(hook, _size(desk)), "secret": secret}
+        return {**shown(hook, desk.size()), "secret": secret}
 
     return answer(await asyncio.to_thread(run), 201)
 
@@ -127,7 +128,7 @@ async def replay_delivery(call: Call) -> Response:
 )
 async def get_webhook(call: Call) -> Response:
     desk, name = _desk(call), call.path("webhook")
-    return answer(await asyncio.to_thread(lambda: _shown(desk.get(name), _size(desk))))
+    return answer(await asyncio.to_thread(lambda: shown(desk.get(name), desk.size())))
 
 
 @ENDPOINTS.add(
@@ -153,7 +154,7 @@ async def change_webhook(call: Call) -> Response:
         "active": call.maybe("active", bool),
     }
     changes = {member: read[member] for member in call.body}
-    return answer(await asyncio.to_thread(lambda: _shown(desk.change(name, **changes), _size(desk))))
+    return answer(await asyncio.to_thread(lambda: shown(desk.change(name, **changes), desk.size())))
 
 
 @ENDPOINTS.add(
@@ -195,9 +196,29 @@ async def rotate_secret(call: Call) -> Response:
 
     def run() -> dict[str, Any]:
         hook, new = desk.rotate(name, secret, timedelta(seconds=seconds))
-        return {**_shown(hook, _size(desk)), "secret": new}
+        return {**shown(hook, desk.size()), "secret": new}
 
     return answer(await asyncio.to_thread(run))
+
+
+_REPLAY = schemas.body({"entries": {"type": ["array", "null"], "items": {"type": "integer", "minimum": 0}}})
+
+
+@ENDPOINTS.add(
+    "POST",
+    "/api/v1/webhooks/{webhook}/replay",
+    OPERATOR,
+    "Have entries told again, under the ids their messages had; without `entries` every dead letter",
+    body=_REPLAY,
+    answers={202: schemas.found({"replayed": {"type": "integer"}}), **_CHANGING},
+)
+async def replay_entries(call: Call) -> Response:
+    desk, name = _desk(call), call.path("webhook")
+    _check_members(call, _REPLAY)
+    entries = call.maybe("entries", list)
+    if any(not isinstance(one, int) or isinstance(one, bool) for one in entries or ()):
+        raise InvalidRequestError("entries: must be a list of whole numbers")
+    return answer({"replayed": await asyncio.to_thread(desk.replay, name, entries)}, 202)
 
 
 @ENDPOINTS.add(
@@ -209,7 +230,7 @@ async def rotate_secret(call: Call) -> Response:
 )
 async def test_webhook(call: Call) -> Response:
     desk, name = _desk(call), call.path("webhook")
-    return answer(_attempt(await asyncio.to_thread(desk.test, name)))
+    return answer(attempt_shown(await asyncio.to_thread(desk.test, name)))
 
 
 @ENDPOINTS.add(
@@ -222,7 +243,7 @@ async def test_webhook(call: Call) -> Response:
 )
 async def list_deliveries(call: Call) -> Response:
     hook = await asyncio.to_thread(_desk(call).get, call.path("webhook"))
-    found = [_delivery(hook.id, one["i"], one["outcome"], one) for one in reversed(hook.attempts)]
+    found = [delivery_shown(hook.id, one["i"], one["outcome"], one) for one in reversed(hook.attempts)]
     return answer(page("deliveries", found, call, lambda one: f"{one['id']} {one['number']} {one['at']}"))
 
 
@@ -248,7 +269,9 @@ async def list_dead_letters(call: Call) -> Response:
     def read() -> tuple[list[dict[str, Any]], bool]:
         hook = desk.get(name)
         found = desk.dead_letters(hook.id, after=after, limit=limit + 1)
-        return [_delivery(hook.id, index, "dead", last) for index, last in found[:limit]], len(found) > limit
+        return [delivery_shown(hook.id, index, "dead", last) for index, last in found[:limit]], len(
+            found
+        ) > limit
 
     shown, more = await asyncio.to_thread(read)
     following = make_cursor(str(shown[-1]["entry"])) if more else None
@@ -260,38 +283,3 @@ def _entry(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
         raise InvalidRequestError("cursor is not one of ours; pass `next_cursor` as it came")
     return int(text)
-
-
-def _size(desk: Subscriptions) -> int:
-    with desk.engine.read() as reader:
-        size: int = reader.head.size
-        return size
-
-
-def _shown(hook: Webhook, size: int) -> dict[str, Any]:
-    """A webhook as it is answered: `behind` is how many entries, at most, it has not looked at."""
-    return {**hook.shown(), "behind": max(0, size - hook.next)}
-
-
-def _attempt(made: Attempt) -> dict[str, Any]:
-    return {
-        "outcome": made.outcome,
-        "at": made.at,
-        "status": made.status,
-        "milliseconds": made.milliseconds,
-        "error": made.error,
-    }
-
-
-def _delivery(webhook_id: str, index: int, outcome: str, last: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "id": delivery_id(webhook_id, index),
-        "entry": index,
-        "number": last["n"],
-        "outcome": outcome,
-        "at": last["at"],
-        "status": last.get("status"),
-        "milliseconds": last["ms"],
-        "error": last.get("error"),
-        "due": last.get("due"),
-    }

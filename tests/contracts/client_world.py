@@ -95,10 +95,14 @@ class EmbeddedWorld(ClientWorld):
 
 
 class RunningService:
-    """The service in this process, on a port of its own, with its first keys."""
+    """The service in this process, on a port of its own, with its first keys, on a file or on another `database`."""
 
-    def __init__(self, directory: Path, clock: ManualClock | None = None) -> None:
-        organisations = Organisations(f"sqlite:///{directory}/service.db", clock=clock)
+    def __init__(
+        self, directory: Path, clock: ManualClock | None = None, database: str | None = None
+    ) -> None:
+        key = directory / "service.key" if database is not None else None
+        database = database or f"sqlite:///{directory}/service.db"
+        organisations = Organisations(database, signing_key=key, clock=clock)
         keys = first_keys(organisations.first)
         assert keys is not None
         self.keys: FirstKeys = keys
@@ -130,9 +134,9 @@ class RunningService:
 class RemoteWorld(ClientWorld):
     """A service. Its clients poll every ten minutes, so that whoever is not woken is not seen again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, database: str | None = None) -> None:
         super().__init__(directory)
-        self.service = RunningService(directory, self.clock)
+        self.service = RunningService(directory, self.clock, database)
         self._root = self._kept(AgentLattice(self.service.keys.operator_key, base_url=self.service.url))
         self._root.apply_policies_sync(POLICIES)
         self._registrar = self._kept(AgentLattice(self.service.keys.service_key, base_url=self.service.url))

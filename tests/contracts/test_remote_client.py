@@ -27,6 +27,17 @@ class TestRemoteClient(ClientContract, DelegationContract, FollowingContract):
         world.close()
 
 
+@pytest.mark.soak
+class TestRemoteClientOnPostgreSQL(ClientContract, DelegationContract, FollowingContract):
+    """What the service keeps in a file it keeps in PostgreSQL; the whole contract takes minutes there."""
+
+    @pytest.fixture
+    def world(self, tmp_path: Path, postgres_url: str) -> Iterator[ClientWorld]:
+        world = RemoteWorld(tmp_path, postgres_url)
+        yield world
+        world.close()
+
+
 class CuttingProxy:
     """Passes on what comes, until it is told to cut every connection, and to let none in for a while."""
 

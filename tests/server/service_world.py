@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 
 import agentlattice as hosted
 import httpx
+import orjson
+from typer.testing import Result
 
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.engine import Engine
@@ -32,11 +34,31 @@ from agentlattice_server.bootstrap import BOOTSTRAP, FirstKeys, first_keys
 from agentlattice_server.webhooks.addresses import Reach
 from agentlattice_server.webhooks.sealing import SealingKey
 
-__all__ = ["METRICS_TOKEN", "POLICIES", "PROGRAM", "ServiceWorld", "al_serve", "outward_settings", "running"]
+__all__ = [
+    "METRICS_TOKEN",
+    "POLICIES",
+    "PROGRAM",
+    "Al",
+    "ServiceWorld",
+    "al_serve",
+    "outward_settings",
+    "running",
+    "said",
+]
 
 METRICS_TOKEN = "scraper-token"
 PROGRAM = "from agentlattice_cli.main import main; main()"
 """`al`, for `python -c`."""
+
+Al = Callable[..., Result]
+"""`al` with arguments, and with `input` on its standard input."""
+
+
+def said(result: Result) -> Any:
+    """The document that a command printed, which did what it was asked."""
+    assert result.exit_code == 0, result.output
+    return orjson.loads(result.stdout)
+
 
 POLICIES = """
 version: 1

@@ -101,6 +101,7 @@ CASES = {
     "PATCH /api/v1/webhooks/{webhook}": Case(OPERATOR, {"active": False}, finds=True),
     "DELETE /api/v1/webhooks/{webhook}": Case(OPERATOR, finds=True),
     "POST /api/v1/webhooks/{webhook}/rotate": Case(OPERATOR, {}, finds=True),
+    "POST /api/v1/webhooks/{webhook}/replay": Case(OPERATOR, {}, finds=True),
     "POST /api/v1/webhooks/{webhook}/test": Case(OPERATOR, finds=True),
     "GET /api/v1/webhooks/{webhook}/deliveries": Case(OPERATOR, finds=True),
     "GET /api/v1/webhooks/{webhook}/dead-letters": Case(OPERATOR, finds=True),
@@ -295,6 +296,7 @@ def test_what_takes_an_administrator_is_refused_to_others(
         "PATCH /api/v1/webhooks/{webhook}",
         "DELETE /api/v1/webhooks/{webhook}",
         "POST /api/v1/webhooks/{webhook}/rotate",
+        "POST /api/v1/webhooks/{webhook}/replay",
         "POST /api/v1/webhooks/{webhook}/test",
         "POST /api/v1/webhooks/deliveries/{delivery}/replay",
     ]

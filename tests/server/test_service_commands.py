@@ -7,45 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 from receivers import PATIENCE, receiving
-from service_world import POLICIES, PROGRAM, ServiceWorld
+from service_world import POLICIES, PROGRAM, Al, ServiceWorld, said
 from standardwebhooks import Webhook as Verifier
-from typer.testing import CliRunner, Result
 
-from agentlattice_cli.main import app
 from agentlattice_core.client import AgentLattice
-
-Al = Callable[..., Result]
-
-
-@pytest.fixture
-def al(world: ServiceWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Al:
-    """`al` in a directory of its own, with the address and both first keys in its environment."""
-    directory = tmp_path / "here"
-    directory.mkdir()
-    monkeypatch.chdir(directory)
-    environment = {
-        "AL_BASE_URL": world.url,
-        "AL_SERVICE_KEY": world.keys.service_key,
-        "AL_API_KEY": world.keys.operator_key,
-        "XDG_CONFIG_HOME": str(tmp_path),
-    }
-
-    def run(*arguments: str, **changes: str) -> Result:
-        return CliRunner().invoke(app, list(arguments), env=environment | changes)
-
-    return run
-
-
-def said(result: Result) -> Any:
-    assert result.exit_code == 0, result.output
-    return orjson.loads(result.stdout)
 
 
 def test_register_prints_the_key_and_nothing_else(al: Al, world: ServiceWorld) -> None:

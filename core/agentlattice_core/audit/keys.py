@@ -18,10 +18,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from agentlattice_core.audit.checkpoint import Checkpoint
-from agentlattice_core.audit.note import VerifierKey, open_checkpoint, open_note, sign_note, verifier_key_of
+from agentlattice_core.audit.note import (
+    SigningKey,
+    VerifierKey,
+    open_checkpoint,
+    open_note,
+    sign_note,
+    verifier_key_of,
+)
 from agentlattice_core.errors import AuditError
 
 __all__ = ["KEY_ROTATED", "Keyring", "Statement", "cosigned", "read_statement", "state_rotation", "texts_of"]
@@ -41,13 +46,13 @@ class Statement:
     note: str
 
 
-def state_rotation(name: str, old: Ed25519PrivateKey, new: Ed25519PrivateKey) -> str:
+def state_rotation(name: str, old: SigningKey, new: SigningKey) -> str:
     """The statement that `new` follows `old`, both signing under `name`, as a signed note."""
     keys = [verifier_key_of(name, key).format() for key in (old, new)]
     return cosigned("\n".join((_TITLE, *keys, "")), name, old, new)
 
 
-def cosigned(text: str, name: str, *keys: Ed25519PrivateKey) -> str:
+def cosigned(text: str, name: str, *keys: SigningKey) -> str:
     """`text` as a note with one signature by each key."""
     lines = [sign_note(text, name, key).removeprefix(f"{text}\n") for key in keys]
     return f"{text}\n{''.join(lines)}"

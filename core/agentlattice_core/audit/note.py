@@ -20,15 +20,15 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from agentlattice_core.audit.checkpoint import Checkpoint
 from agentlattice_core.errors import AuditError
 
-__all__ = ["VerifierKey", "open_checkpoint", "open_note", "sign_note", "verifier_key_of"]
+__all__ = ["SigningKey", "VerifierKey", "open_checkpoint", "open_note", "sign_note", "verifier_key_of"]
 
 _ED25519: Final = b"\x01"
 _KEY_BYTES: Final = 32
@@ -38,6 +38,18 @@ _MAX_NOTE: Final = 1 << 20
 _MAX_SIGNATURES: Final = 100
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _LINE: Final = re.compile(r"— (?P<name>\S+) (?P<blob>[A-Za-z0-9+/]+={0,2})")
+
+
+class SigningKey(Protocol):
+    """An Ed25519 private key, or whoever signs with one."""
+
+    def sign(self, data: bytes, /) -> bytes:
+        """The signature over `data`. Raises KeyServiceError if whoever holds the key does not sign."""
+        ...
+
+    def public_key(self) -> Ed25519PublicKey:
+        """What its signatures are verified with."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +90,14 @@ class VerifierKey:
         return key
 
 
-def verifier_key_of(name: str, private: Ed25519PrivateKey) -> VerifierKey:
+def verifier_key_of(name: str, private: SigningKey) -> VerifierKey:
     """The public side of a private key that signs under `name`."""
     return VerifierKey(name, private.public_key().public_bytes_raw())
 
 
-def sign_note(text: str, name: str, private: Ed25519PrivateKey) -> str:
-    """`text` with one signature. Raises AuditError if the text cannot be a note's: it must end in a
-    newline."""
+def sign_note(text: str, name: str, private: SigningKey) -> str:
+    """`text` with one signature. Raises AuditError if the text cannot be a note's: it must end in a newline; and what
+    the key raises."""
     _check_text(text)
     blob = verifier_key_of(name, private).id + private.sign(text.encode())
     return f"{text}\n— {name} {base64.b64encode(blob).decode()}\n"

@@ -10,9 +10,9 @@ past.
 - The head is read while the signer's lock is held, so that of several processes none is refused for being
   late.
 - Sign what is durable and nothing else: a head that a power cut takes back could never be signed past.
-- Files: the key (0600, raw private key in PEM, made at first use), `<key>.signed` (the last checkpoint,
-  itself signed), `<key>.lock`. A key without its `.signed` file, or the other way round, is refused: somebody
-  removed one.
+- Files: the key (0600; a raw private key in PEM, made at first use, or which key of a key service signs, see
+  `key_service`), `<key>.signed` (the last checkpoint, itself signed), `<key>.lock`. A key without its `.signed` file,
+  or the other way round, is refused: somebody removed one.
 - Another key takes over in two steps, so that the log can say so in between: `prepare_rotation` makes it, in
   `<key>.next`, and `finish_rotation` has both sign the log as it is and puts the new one in the place of the old one. A
   crash before the second step leaves the old key signing; repeating the step is always right.
@@ -26,7 +26,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -37,12 +37,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from agentlattice_core.audit.checkpoint import Checkpoint, log_origin
+from agentlattice_core.audit.key_service import ServiceKey, read_service_key
 from agentlattice_core.audit.keys import cosigned, state_rotation
 from agentlattice_core.audit.merkle import EMPTY_ROOT, verify_consistency
-from agentlattice_core.audit.note import VerifierKey, open_checkpoint, sign_note, verifier_key_of
-from agentlattice_core.errors import AuditError
+from agentlattice_core.audit.note import SigningKey, VerifierKey, open_checkpoint, sign_note, verifier_key_of
+from agentlattice_core.errors import AuditError, InvalidRequestError
 
-__all__ = ["FileSigner", "Keep", "ProveConsistency", "ReadHead", "Signer"]
+__all__ = ["IN_FILE", "FileSigner", "Keep", "ProveConsistency", "ReadHead", "Signer"]
+
+IN_FILE: Final = "file"
+"""What a key is rotated to so that it lies in its file."""
 
 ReadHead = Callable[[], tuple[int, bytes]]
 """Reads the size and root of the log as it is durably stored now."""
@@ -71,14 +75,15 @@ class Signer(Protocol):
 
 
 class FileSigner:
-    """A signer whose key is a file. Many processes may share it; each call takes the lock and reads the files
-    anew."""
+    """A signer whose key is a file, or is in the service that the file names. Many processes may share it; each call
+    takes the lock and reads the files anew."""
 
-    def __init__(self, path: str | os.PathLike[str], log: str) -> None:
-        """The signer of log `log` with its key at `path`, made now if there is none.
+    def __init__(self, path: str | os.PathLike[str], log: str, service: str | None = None) -> None:
+        """The signer of log `log` with its key at `path`, made now if there is none: in the file, or, if `service` is
+        the address of a key in a key service, by taking the newest version there.
 
-        Raises AuditError if the key is unreadable, open to others, of another log, or if one of its files is
-        missing.
+        Raises AuditError if the key is unreadable, open to others, of another log, not of `service`, or if one of its
+        files is missing, and KeyServiceError if a first key cannot be taken.
         """
         self._path = Path(os.path.abspath(path))  # the process may change its directory
         self._signed = self._path.with_name(self._path.name + ".signed")
@@ -86,9 +91,11 @@ class FileSigner:
         self._next = self._path.with_name(self._path.name + ".next")
         self._origin = log_origin(log)
         with self._locked():
-            if not self._path.exists():
-                self._generate()
+            found = self._load(self._path) if self._path.exists() else None
+            if found is None or isinstance(found, str):
+                self._generate(found or service)
             self._read_last()
+            self._check_service(service)
 
     def verifier_key(self) -> VerifierKey:
         """The public key as of the last call of another method: another process may have rotated it since."""
@@ -115,17 +122,33 @@ class FileSigner:
             self._write_last(note)
             return note
 
-    def prepare_rotation(self) -> str:
-        """Make the key that is to follow, in place of one that was made and not put in use; the statement of both."""
+    @property
+    def service(self) -> str | None:
+        """The address of the key that signs, if it is in a key service; as of the last call of another method."""
+        return self._private.address if isinstance(self._private, ServiceKey) else None
+
+    def prepare_rotation(self, to: str | None = None) -> str:
+        """Make the key that is to follow, in place of one that was made and not put in use; the statement of both.
+
+        `to` is the address of a key in a key service, of which the newest version is taken, or `IN_FILE`; by default
+        where the key is that signs now. Raises InvalidRequestError if the newest version there is what signs now, and
+        KeyServiceError.
+        """
         with self._locked():
             self._read_last()
-            private = Ed25519PrivateKey.generate()
-            _write_durably(self._next, _pem(private), exclusive=False)
-            return state_rotation(self._origin, self._private, private)
+            to = to or self.service or IN_FILE
+            private = Ed25519PrivateKey.generate() if to == IN_FILE else ServiceKey.newest(to)
+            if verifier_key_of(self._origin, private) == self._key:
+                raise InvalidRequestError(
+                    f"the newest version of `{to}` signs the log already; rotate the key there first"
+                )
+            statement = state_rotation(self._origin, self._private, private)
+            _write_durably(self._next, _content(private), exclusive=False)
+            return statement
 
     def next_key(self) -> VerifierKey | None:
         """The public side of the key that was made to follow, if there is one. Takes no lock."""
-        return verifier_key_of(self._origin, self._load(self._next)) if self._next.exists() else None
+        return verifier_key_of(self._origin, self._load_key(self._next)) if self._next.exists() else None
 
     def finish_rotation(
         self, new: VerifierKey, read_head: ReadHead, prove: ProveConsistency, keep: Keep
@@ -145,7 +168,7 @@ class FileSigner:
             now = self._extended(last, read_head, prove)
             if last.size > 0 and now is not last:
                 keep(last.size, note)
-            note = cosigned(now.format(), self._origin, self._private, self._load(self._next))
+            note = cosigned(now.format(), self._origin, self._private, self._load_key(self._next))
             self._write_last(note)
             os.replace(self._next, self._path)
             _sync_directory(self._path.parent)
@@ -185,17 +208,17 @@ class FileSigner:
             ) from error
         return last.following(size, root)
 
-    def _generate(self) -> None:
+    def _generate(self, service: str | None) -> None:
         if self._signed.exists() and self._size_on_file() > 0:
             raise AuditError(
                 f"the signing key `{self._path}` is gone, but `{self._signed.name}` says that it signed "
                 "checkpoints; restore the key"
             )
-        private = Ed25519PrivateKey.generate()
+        private = ServiceKey.newest(service) if service is not None else Ed25519PrivateKey.generate()
         empty = Checkpoint(self._origin, 0, EMPTY_ROOT)
         # In this order a crash leaves a record without a key, of nothing, which the next start makes anew.
         self._write_last(sign_note(empty.format(), self._origin, private))
-        _write_durably(self._path, _pem(private), exclusive=True)
+        _write_durably(self._path, _content(private), exclusive=not self._path.exists())
 
     def _size_on_file(self) -> int:
         """The size in a record whose key is gone, so that its signature cannot be checked."""
@@ -207,7 +230,23 @@ class FileSigner:
                 f"`{self._signed}` cannot be read: {error}; restore the key and this file"
             ) from None
 
-    def _load(self, path: Path) -> Ed25519PrivateKey:
+    def _check_service(self, service: str | None) -> None:
+        if service is not None and service != self.service:
+            there = f"`{self.service}`" if self.service else "a key in that file"
+            raise AuditError(
+                f"the log is signed by {there}, as `{self._path}` says, and not by `{service}`; name that file, and "
+                "let the other key take over with `al audit rotate-key --to`"
+            )
+
+    def _load_key(self, path: Path) -> SigningKey:
+        """The key in a file that was in use, or is to be."""
+        key = self._load(path)
+        if isinstance(key, str):
+            raise AuditError(f"the signing key `{path}` lacks the version that signed; restore it")
+        return key
+
+    def _load(self, path: Path) -> SigningKey | str:
+        """The key in a file, or the address at which it says that a first one is to be taken."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:
@@ -221,16 +260,24 @@ class FileSigner:
                 "it, and replace it if somebody may have copied it"
             )
         try:
+            kept = read_service_key(pem)
+        except AuditError as error:
+            raise AuditError(f"the signing key `{path}` cannot be used: {error.message}") from None
+        if kept is not None:
+            return kept
+        try:
             private = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError):
             private = None
         if not isinstance(private, Ed25519PrivateKey):
-            raise AuditError(f"the signing key `{path}` is not an Ed25519 private key in PEM")
+            raise AuditError(
+                f"the signing key `{path}` is not an Ed25519 private key in PEM, and names none in a key service"
+            )
         return private
 
     def _read_last(self) -> tuple[str, Checkpoint]:
         """What was signed last, with the key that is in use now."""
-        self._private = self._load(self._path)
+        self._private = self._load_key(self._path)
         self._key = verifier_key_of(self._origin, self._private)
         try:
             note = self._signed.read_text(encoding="utf-8")
@@ -295,5 +342,8 @@ def _sync_directory(path: Path) -> None:
         os.close(directory)
 
 
-def _pem(private: Ed25519PrivateKey) -> bytes:
-    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def _content(key: Ed25519PrivateKey | ServiceKey) -> bytes:
+    """What the file of a key holds."""
+    if isinstance(key, ServiceKey):
+        return key.format().encode()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

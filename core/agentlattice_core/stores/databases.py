@@ -17,6 +17,7 @@ from types import ModuleType
 import apsw
 
 from agentlattice_core.audit.entry import check_log_id
+from agentlattice_core.audit.key_service import is_key_service
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError, StoreError
 from agentlattice_core.stores.base import Store
 from agentlattice_core.stores.schema import APPLICATION_ID
@@ -30,6 +31,7 @@ __all__ = [
     "name_opened",
     "open_store",
     "organisations",
+    "place_of_signing_key",
     "sqlite_path",
 ]
 
@@ -62,6 +64,18 @@ def sqlite_path(database: Storage) -> str:
 def default_signing_key(store: Store) -> str:
     """Where the key that signs a log lies if nobody says so: beside its file, else in the working directory."""
     return f"{store.path}.key" if isinstance(store, SQLiteStore) else f"{store.log_id}.key"
+
+
+def place_of_signing_key(
+    named: str | os.PathLike[str] | None, store: Store
+) -> tuple[str | os.PathLike[str], str | None]:
+    """Where the file lies of the key that was `named` (a path, `file://` and a path, or the address of a key in a key
+    service), and that address.
+    """
+    text = os.fspath(named) if named else ""
+    if is_key_service(text):
+        return default_signing_key(store), text
+    return text.removeprefix("file://") or default_signing_key(store), None
 
 
 def name_of(database: Storage, organisation: str | None) -> str:

@@ -50,6 +50,12 @@ class Subscriptions:
             operators.standing(reader, self.operator)
             return webhooks.webhooks(reader)
 
+    def size(self) -> int:
+        """How many entries there are to be told of."""
+        with self.engine.read() as reader:
+            size: int = reader.head.size
+            return size
+
     def get(self, name: str) -> Webhook:
         """One, by id or name. Raises ForbiddenError, NotFoundError."""
         with self.engine.read() as reader:
