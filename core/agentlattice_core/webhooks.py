@@ -39,6 +39,7 @@ __all__ = [
     "ROTATION_OVERLAP",
     "TEMPLATES",
     "Attempt",
+    "Reseal",
     "Webhook",
     "add",
     "change",
@@ -65,6 +66,9 @@ LEASE = timedelta(seconds=60)
 
 ROTATION_OVERLAP = timedelta(hours=24)
 """How long the secret before signs beside a new one."""
+
+Reseal = Callable[[str, "str | None"], str]
+"""Gets a subscription's id and what is sealed of it (None: erased), and seals what is to be in its place."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_\-]{0,63}")
 _DELIVERY = re.compile(r"dlv_([0-9a-f]{32})_([0-9a-f]{12})")
@@ -279,7 +283,7 @@ def change(
     webhook_id: str,
     *,
     active: bool | None = None,
-    target: tuple[str, Callable[[str], str]] | None = None,
+    target: tuple[str, Reseal] | None = None,
     **changes: Any,
 ) -> Webhook:
     """Change `name`, `events`, `agent` or `people`, the `target` (its origin, and what seals it), or pause and resume
@@ -297,7 +301,7 @@ def change(
     payload = None
     if target is not None:
         data["target"] = target[0]
-        payload = _sealed(target[1](webhook_id))
+        payload = _sealed(target[1](webhook_id, sealed_target(batch, webhook_id)))
     if len(data) > 2:
         batch.record("webhook", operator_identity(admin), data, payload=payload)
         if payload is not None:
@@ -309,15 +313,16 @@ def rotate(
     batch: Batch,
     operator: Operator,
     webhook_id: str,
-    seal: Callable[[str], str],
+    reseal: Reseal,
     overlap: timedelta = ROTATION_OVERLAP,
 ) -> Webhook:
-    """Give it a new secret; `seal` seals both, and the one before signs too until `overlap` is over."""
+    """Give it a new secret; `reseal` seals both, and the one before signs too until `overlap` is over."""
     admin = require_admin(batch, operator, "managing webhooks")
     before = _known(batch, webhook_id)
     until = format_time(batch.now + overlap)
     data = {"webhook": webhook_id, "event": "rotated", "until": until}
-    batch.record("webhook", operator_identity(admin), data, payload=_sealed(seal(webhook_id)))
+    payload = _sealed(reseal(webhook_id, sealed_target(batch, webhook_id)))
+    batch.record("webhook", operator_identity(admin), data, payload=payload)
     _forget(batch, admin, before["sealed"])
     return find(batch, webhook_id)
 

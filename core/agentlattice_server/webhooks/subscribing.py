@@ -20,7 +20,7 @@ from agentlattice_core.engine import Engine
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.principals import Operator
 from agentlattice_core.results import GovernanceEvent
-from agentlattice_core.webhooks import ROTATION_OVERLAP, Attempt, Webhook
+from agentlattice_core.webhooks import ROTATION_OVERLAP, Attempt, Reseal, Webhook
 from agentlattice_server.webhooks import mail
 from agentlattice_server.webhooks.addresses import Reach, origin
 from agentlattice_server.webhooks.attempting import Message, attempt
@@ -112,11 +112,11 @@ class Subscriptions:
     def change(self, name: str, /, **changes: Any) -> Webhook:
         """Change `url`, `name`, `events`, `agent`, `people` or `active`. Raises as `add`, and NotFoundError."""
         hook = self.get(name)
-        target: tuple[str, Callable[[str], str]] | None = None
+        target: tuple[str, Reseal] | None = None
         if "url" in changes:
-            secrets = {**self._opened(hook), "url": changes.pop("url")}
-            self._check_url(hook.template, secrets["url"])
-            target = (origin(secrets["url"]), self._sealing(secrets))
+            url = changes.pop("url")
+            self._check_url(hook.template, url)
+            target = (origin(url), self._resealing(lambda secrets: {**secrets, "url": url}))
         return self.engine.run(
             lambda batch: webhooks.change(batch, self.operator, hook.id, target=target, **changes)
         )
@@ -126,12 +126,19 @@ class Subscriptions:
     ) -> tuple[Webhook, str]:
         """Give it a new secret, which is returned; the one before signs beside it until `overlap` is over."""
         hook = self.get(name)
-        secrets = self._opened(hook)
-        if "secrets" not in secrets:
-            raise InvalidRequestError(f"webhook `{hook.name}` signs nothing, so there is no secret to rotate")
         new = checked_secret(secret) if secret is not None else new_secret()
-        sealing = self._sealing({**secrets, "secrets": [new, secrets["secrets"][0]]})
-        done = self.engine.run(lambda batch: webhooks.rotate(batch, self.operator, hook.id, sealing, overlap))
+
+        def rotated(secrets: dict[str, Any]) -> dict[str, Any]:
+            if "secrets" not in secrets:
+                raise InvalidRequestError(
+                    f"webhook `{hook.name}` signs nothing, so there is no secret to rotate"
+                )
+            return {**secrets, "secrets": [new, secrets["secrets"][0]]}
+
+        resealing = self._resealing(rotated)
+        done = self.engine.run(
+            lambda batch: webhooks.rotate(batch, self.operator, hook.id, resealing, overlap)
+        )
         return done, new
 
     def remove(self, name: str) -> None:
@@ -183,6 +190,12 @@ class Subscriptions:
 
     def _sealing(self, secrets: dict[str, Any]) -> Callable[[str], str]:
         return lambda webhook_id: self.key.seal(webhook_id, secrets)
+
+    def _resealing(self, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Reseal:
+        """Opens what is sealed at that moment, in the transaction: two administrators undo nothing of each other."""
+        return lambda webhook_id, sealed: self.key.seal(
+            webhook_id, changed(self.key.open(webhook_id, sealed))
+        )
 
     def _check_url(self, template: str, url: str) -> None:
         if template == "email":

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 from webhook_world import World, receiving, until
 
 from agentlattice_core import webhooks
+from agentlattice_core.engine import Engine
 from agentlattice_core.errors import ForbiddenError, StoreError
 from agentlattice_core.principals import Operator
 from agentlattice_server.webhooks.sealing import SealingError, SealingKey
@@ -101,6 +103,34 @@ def test_removing_and_rotating_erase_what_was_sealed(world: World) -> None:
         assert sealed == []
     assert world.client.verify_sync().chain_valid
     assert hook.id.startswith("whk_")
+
+
+class _Overtaken:
+    """An engine at which somebody else is faster with whatever is run."""
+
+    def __init__(self, engine: Engine, faster: Callable[[], object]) -> None:
+        self._engine = engine
+        self._faster = faster
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def run(self, command: Callable[[Any], Any]) -> Any:
+        self._faster()
+        return self._engine.run(command)
+
+
+def test_two_administrators_undo_nothing_of_each_other(world: World) -> None:
+    """A new secret stays when the address is changed at the same time, and the other way round."""
+    world.desk.add("hook", "https://hooks.example.com/x")
+    issued: list[str] = []
+    rotated = _Overtaken(world.engine, lambda: issued.append(world.desk.rotate("hook")[1]))
+    Subscriptions(rotated, world.key, world.desk.operator).change("hook", url="https://hooks.example.com/y")  # type: ignore[arg-type]
+    moved = _Overtaken(world.engine, lambda: world.desk.change("hook", url="https://hooks.example.com/z"))
+    _, new = Subscriptions(moved, world.key, world.desk.operator).rotate("hook")  # type: ignore[arg-type]
+    secrets = world.desk.opened(world.desk.get("hook"))
+    assert secrets["url"] == "https://hooks.example.com/z"
+    assert secrets["secrets"] == [new, *issued]
 
 
 def test_managing_webhooks_takes_an_administrator(world: World) -> None:
