@@ -12,10 +12,11 @@ from agentlattice_core import AgentLattice
 
 # A thread takes the signal, as the kernel may choose; the main thread goes on waiting as if it had just missed it.
 _ANOTHER_THREAD_IS_TOLD = """
-import signal, sys, threading
+import signal, sys, threading, time
 
 def take():
     sys.stdin.readline()
+    time.sleep(1)  # a wait that has not begun would see the signal by itself, and nothing would be tested
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)
     threading.Event().wait()
 
