@@ -28,9 +28,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory, policy_text: str) -> Pat
     policies = directory / "policies.yaml"
     policies.write_text(policy_text)
     clock = ManualClock()
-    with AgentLattice.embedded(
-        directory / "governance.db", policies=policies, agent="ci", clock=clock
-    ) as al:
+    with AgentLattice.embedded(directory / "governance.db", policies=policies, agent="ci", clock=clock) as al:
         for number in range(300):
             al.execute_sync("pr.open", metadata={"pr_size": number})
         asked = al.execute_sync("deploy.production")
