@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
 # How long an example takes says something about the machine and nothing about the promise.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# No test speaks TLS with a stranger, but each HTTP client would read the certificates of all authorities there are.
+# This one has signed nothing.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("offline") / "authority.pem")
+
+# The programs that tests start find what the ones before them compiled, as installed programs do.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # What a shell starts in the background ignores Ctrl-C, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--turn", type=int, default=0, metavar="N", help="Begin with the Nth file, not the first."
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Three workers for two processors: a test waits for a disk or another process half of its time."""
+    processors = os.cpu_count() or 1
+    return processors + processors // 2
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -282,11 +282,13 @@ def _acting_settings(
 
 
 def _wait(client: AgentLattice, requested: ActionResult, patience: float) -> ActionResult:
+    from agentlattice_cli.interrupts import heeding_interrupts
     from agentlattice_cli.output import note
 
     assert requested.approval_id is not None
-    note(f"waiting for a person until {requested.timeout_at}: al approvals show {requested.approval_id}")
-    return client.await_approval_sync(requested.approval_id, patience)
+    with heeding_interrupts():
+        note(f"waiting for a person until {requested.timeout_at}: al approvals show {requested.approval_id}")
+        return client.await_approval_sync(requested.approval_id, patience)
 
 
 def _code(result: ActionResult) -> int:

@@ -66,11 +66,12 @@ def watch(db: options.Db = None, json: options.Json = False) -> None:
 
     With `--json`, one line each.
     """
+    from agentlattice_cli.interrupts import heeding_interrupts
     from agentlattice_cli.output import Output, note
     from agentlattice_cli.settings import resolve
 
     out = Output(json=json)
-    with _opened(resolve({"db": db})) as log:
+    with _opened(resolve({"db": db})) as log, heeding_interrupts():
         if out.terminal and not json:
             note("watching; Ctrl-C ends it")
         for event, at, request in _events(log):
@@ -117,8 +118,8 @@ def _events(log: _Log) -> Iterator[tuple[str, str, ApprovalRequest]]:
             if event == "requested":
                 if request.id in deadlines:
                     continue  # it is part of what waited at first
-                if request.waits:
-                    deadlines[request.id] = parse_time(request.timeout_at).timestamp()
+                # Also if it is over by now: how it ended is told next.
+                deadlines[request.id] = parse_time(request.timeout_at).timestamp()
             elif event in ("approved", "denied", "timed_out", "cancelled"):
                 known = deadlines.pop(request.id, None)
                 if event == "timed_out" and known is None:

@@ -47,6 +47,7 @@ def listen(
     json: options.Json = False,
 ) -> None:
     """Print every notification from now on, and forward it, signed, until Ctrl-C."""
+    from agentlattice_cli.interrupts import heeding_interrupts
     from agentlattice_cli.opening import installed_server
     from agentlattice_cli.output import Output, note
     from agentlattice_cli.settings import resolve
@@ -65,7 +66,8 @@ def listen(
     parts = reach.checked_url(forward_to) if forward_to is not None else None
     out = Output(json=json)
     happened: queue.SimpleQueue[tuple[str, GovernanceEvent]] = queue.SimpleQueue()
-    with _hearing(resolve({"db": db}), event, lambda name, told: happened.put((name, told))):
+    hearing = _hearing(resolve({"db": db}), event, lambda name, told: happened.put((name, told)))
+    with hearing, heeding_interrupts():
         if parts is not None:
             note(f"forwarding to {forward_to}; secret: {secret}")
         note("listening; Ctrl-C ends it")

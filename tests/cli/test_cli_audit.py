@@ -97,35 +97,31 @@ def test_a_sound_log_verifies(recorded: AgentLattice, al: Al) -> None:
         ("UPDATE entries SET payload = CAST('{}' AS BLOB) WHERE i = 7", "7"),
     ],
 )
-def test_a_changed_entry_is_named(recorded: AgentLattice, al_process: AlProcess, sql: str, row: str) -> None:
+def test_a_changed_entry_is_named(recorded: AgentLattice, al: Al, sql: str, row: str) -> None:
     """The exit code is 1 and the first bad row is said, to people and to programs."""
     recorded.close()
     change(sql)
-    text = al_process("audit", "verify")
-    assert text.returncode == 1
+    text = al("audit", "verify")
+    assert text.exit_code == 1
     assert text.stdout.startswith(f"BROKEN at row {row}: ")
-    found = document(al_process("audit", "verify", "--json"))
+    found = document(al("audit", "verify", "--json"))
     assert (found["sound"], found["first_broken_at_row_id"]) == (False, row)
 
 
-def test_edited_state_is_seen_only_by_who_asks_for_state(
-    recorded: AgentLattice, al_process: AlProcess
-) -> None:
+def test_edited_state_is_seen_only_by_who_asks_for_state(recorded: AgentLattice, al: Al) -> None:
     """The log itself is sound; `--state` shows which document is not what it says."""
     recorded.close()
     edited = "CAST(replace(CAST(value AS TEXT), 'denied', 'executed') AS BLOB)"
     change(f"UPDATE state SET value = {edited} WHERE kind = 'action'")
-    assert al_process("audit", "verify").returncode == 0
-    result = al_process("audit", "verify", "--state")
-    assert result.returncode == 1
+    assert al("audit", "verify").exit_code == 0
+    result = al("audit", "verify", "--state")
+    assert result.exit_code == 1
     assert result.stdout.count("STATE: action `") == 4
     assert "in `status`" in result.stdout
-    assert len(document(al_process("audit", "verify", "--state", "--json"))["state_differences"]) == 4
+    assert len(document(al("audit", "verify", "--state", "--json"))["state_differences"]) == 4
 
 
-def test_edited_state_is_made_anew_by_a_named_administrator(
-    recorded: AgentLattice, al_process: AlProcess
-) -> None:
+def test_edited_state_is_made_anew_by_a_named_administrator(recorded: AgentLattice, al: Al) -> None:
     """After it `--state` is content again; without a person, a role or a reason nothing happens."""
     recorded.close()
     change("DELETE FROM state WHERE kind = 'action'")
@@ -135,76 +131,70 @@ def test_edited_state_is_made_anew_by_a_named_administrator(
         ((*rebuild, "--as", "ada"), "takes an administrator"),
         ((*rebuild[:2], "--as", "ada", "--role", "admin"), "--reason"),
     ):
-        result = al_process(*refused)
-        assert result.returncode == 1
+        result = al(*refused)
+        assert result.exit_code == 1
         assert why in result.stderr
-    assert al_process("audit", "verify", "--state").returncode == 1
+    assert al("audit", "verify", "--state").exit_code == 1
     admin = (*rebuild, "--as", "ada", "--role", "admin")
-    done = al_process(*admin)
-    assert done.returncode == 0
+    done = al(*admin)
+    assert done.exit_code == 0
     assert done.stdout.count("mended: action `") == 8
-    assert al_process("audit", "verify", "--state").returncode == 0
-    assert "nothing was changed" in al_process(*admin).stdout
-    assert document(al_process(*admin, "--json")) == {"mended": []}
+    assert al("audit", "verify", "--state").exit_code == 0
+    assert "nothing was changed" in al(*admin).stdout
+    assert document(al(*admin, "--json")) == {"mended": []}
 
 
-def test_whoever_has_the_first_key_needs_no_other(
-    recorded: AgentLattice, al_process: AlProcess, project: Path
-) -> None:
+def test_whoever_has_the_first_key_needs_no_other(recorded: AgentLattice, al: Al, project: Path) -> None:
     """After two rotations the first public key and a checkpoint from before still verify all that is written."""
     recorded.close()
-    first = al_process("audit", "key").stdout.strip()
-    (project / "kept.txt").write_text(al_process("audit", "checkpoint").stdout)
+    first = al("audit", "key").stdout.strip()
+    (project / "kept.txt").write_text(al("audit", "checkpoint").stdout)
     keys = [first]
     for number in (1, 2):
-        done = al_process(
+        done = al(
             "audit", "rotate-key", "--as", "ada", "--role", "admin", "--reason", f"yearly {number}", "--json"
         )
         assert document(done)["previous"] == keys[-1]
         keys.append(document(done)["key"])
     assert len(set(keys)) == 3
-    assert al_process("audit", "key").stdout.strip() == keys[-1]
-    assert al_process("audit", "verify", "--state", "--checkpoint", "kept.txt").returncode == 0
-    assert al_process("audit", "export", "log.jsonl").returncode == 0
-    assert al_process("audit", "prove", "1", "-o", "proof.json").returncode == 0
-    (project / "recent.txt").write_text(al_process("audit", "checkpoint").stdout)
+    assert al("audit", "key").stdout.strip() == keys[-1]
+    assert al("audit", "verify", "--state", "--checkpoint", "kept.txt").exit_code == 0
+    assert al("audit", "export", "log.jsonl").exit_code == 0
+    assert al("audit", "prove", "1", "-o", "proof.json").exit_code == 0
+    (project / "recent.txt").write_text(al("audit", "checkpoint").stdout)
     for key in keys:
         for kept in ("kept.txt", "recent.txt"):
-            checked = al_process(
-                "audit", "verify", "--export", "log.jsonl", "--key", key, "--checkpoint", kept
-            )
-            assert checked.returncode == 0, checked.stderr
-        assert al_process("audit", "verify", "--proof", "proof.json", "--key", key).returncode == 0
-    refused = al_process("audit", "rotate-key", "--as", "bob", "--reason", "x")
+            checked = al("audit", "verify", "--export", "log.jsonl", "--key", key, "--checkpoint", kept)
+            assert checked.exit_code == 0, checked.stderr
+        assert al("audit", "verify", "--proof", "proof.json", "--key", key).exit_code == 0
+    refused = al("audit", "rotate-key", "--as", "bob", "--reason", "x")
     assert "takes an administrator" in refused.stderr
 
 
-def test_a_kept_checkpoint_finds_an_old_copy(
-    recorded: AgentLattice, al_process: AlProcess, project: Path
-) -> None:
+def test_a_kept_checkpoint_finds_an_old_copy(recorded: AgentLattice, al: Al, project: Path) -> None:
     """A database that was put back to an earlier state, signer's files and all, fits itself but not the checkpoint."""
     recorded.close()
     files = [path for path in project.iterdir() if path.name.startswith("governance.db")]
     copies = {path: path.read_bytes() for path in files}
     with AgentLattice.embedded("governance.db", agent="ci") as client:
         client.execute_sync("pr.open", metadata={"pr_size": 3})
-    (project / "kept.txt").write_text(al_process("audit", "checkpoint").stdout)
-    assert al_process("audit", "verify", "--checkpoint", "kept.txt").returncode == 0
-    assert al_process("audit", "verify", "--checkpoint", "kept.txt", "--since-checkpoint").returncode == 0
+    (project / "kept.txt").write_text(al("audit", "checkpoint").stdout)
+    assert al("audit", "verify", "--checkpoint", "kept.txt").exit_code == 0
+    assert al("audit", "verify", "--checkpoint", "kept.txt", "--since-checkpoint").exit_code == 0
     for path in project.iterdir():
         if path.name.startswith("governance.db"):
             path.unlink()
     for path, content in copies.items():
         path.write_bytes(content)
         path.chmod(0o600)
-    assert al_process("audit", "verify").returncode == 0
-    result = al_process("audit", "verify", "--checkpoint", "kept.txt")
-    assert result.returncode == 1
+    assert al("audit", "verify").exit_code == 0
+    result = al("audit", "verify", "--checkpoint", "kept.txt")
+    assert result.exit_code == 1
     assert "but a checkpoint was signed for" in result.stdout
 
 
 def test_an_older_copy_is_accepted_by_somebody_who_has_looked(
-    recorded: AgentLattice, al_process: AlProcess, project: Path
+    recorded: AgentLattice, al: Al, project: Path
 ) -> None:
     """The command says what it would accept; after it the log goes on, and each verification says what happened."""
     recorded.close()
@@ -218,29 +208,27 @@ def test_an_older_copy_is_accepted_by_somebody_who_has_looked(
     for path in project.glob("governance.db-*"):
         path.unlink()
     (project / "governance.db").write_bytes(old)
-    assert al_process("execute", "pr.open", "--agent", "ci", "--metadata", "pr_size=1").returncode == 3
+    assert al("execute", "pr.open", "--agent", "ci", "--metadata", "pr_size=1").exit_code == 3
     accept = ("audit", "accept-restore", "--as", "ada", "--role", "admin", "--reason", "disk died")
-    asked = al_process(*accept)
-    assert (asked.returncode, asked.stdout) == (1, "")
+    asked = al(*accept)
+    assert (asked.exit_code, asked.stdout) == (1, "")
     confirmation = asked.stderr.rpartition("pass `--confirm ")[2].rstrip("`\n")
     kept, signed = map(int, confirmation.split("/"))
     assert kept == signed - 1
-    assert al_process(*accept, "--confirm", f"{kept}/{kept}").returncode == 1
-    assert al_process("audit", "verify").returncode == 1
-    done = al_process(*accept, "--confirm", confirmation)
-    assert done.returncode == 0
+    assert al(*accept, "--confirm", f"{kept}/{kept}").exit_code == 1
+    assert al("audit", "verify").exit_code == 1
+    done = al(*accept, "--confirm", confirmation)
+    assert done.exit_code == 0
     assert done.stdout.startswith("CUT: ")
-    assert al_process("execute", "pr.open", "--agent", "ci", "--metadata", "pr_size=1").returncode == 0
-    verified = al_process("audit", "verify", "--state")
-    assert verified.returncode == 0
+    assert al("execute", "pr.open", "--agent", "ci", "--metadata", "pr_size=1").exit_code == 0
+    verified = al("audit", "verify", "--state")
+    assert verified.exit_code == 0
     assert done.stdout in verified.stdout
-    assert document(al_process("audit", "verify", "--json"))["cuts"] == [
-        done.stdout.removeprefix("CUT: ").strip()
-    ]
-    key = al_process("audit", "key").stdout.strip()
-    assert al_process("audit", "export", "log.jsonl").returncode == 0
-    assert done.stdout in al_process("audit", "verify", "--export", "log.jsonl", "--key", key).stdout
-    assert "nothing to accept" in al_process(*accept).stderr
+    assert document(al("audit", "verify", "--json"))["cuts"] == [done.stdout.removeprefix("CUT: ").strip()]
+    key = al("audit", "key").stdout.strip()
+    assert al("audit", "export", "log.jsonl").exit_code == 0
+    assert done.stdout in al("audit", "verify", "--export", "log.jsonl", "--key", key).stdout
+    assert "nothing to accept" in al(*accept).stderr
 
 
 def test_an_export_verifies_with_the_public_key_alone(

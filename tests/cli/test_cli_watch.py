@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import orjson
 import pytest
 from cli_world import PATIENCE, POLICIES, PROGRAM, Terminal
 
+from agentlattice_cli import approval_watch
+from agentlattice_cli.settings import resolve
 from agentlattice_core import AgentLattice
 from agentlattice_core.clock import SystemClock, format_time
 
@@ -93,11 +96,16 @@ def test_everything_is_told_once_in_order_and_an_interrupt_ends_it_quietly(
 
 def test_a_deadline_is_told_when_it_passes_and_only_once(project: Path, watching: Any) -> None:
     """Nobody has to record a timeout for it to be one; when somebody does, it is not told again."""
-    (project / "policies.yaml").write_text(POLICIES.replace("timeout: 4h", "timeout: 3s"))
+    hasty = "  - {name: Hasty, action: hasty, effect: require_approval, approval: {timeout: 1s}}\n"
+    (project / "policies.yaml").write_text(POLICIES + hasty)
     with AgentLattice.embedded("governance.db", policies="policies.yaml", agent="ci") as client:
-        late = asked(client)
+        asked(client)
         watch = watching("--json")
-        assert watch.event()[0] == "pending"
+        assert watch.event()[0] == "pending"  # it is at work, whatever it took to start
+        late = client.execute_sync("hasty").approval_id
+        assert late is not None
+        event, request = watch.event()
+        assert (event, request["id"]) == ("requested", late)
         event, request = watch.event()
         assert (event, request["id"], request["status"]) == ("timed_out", late, "timed_out")
         assert format_time(SystemClock().now()) >= request["timeout_at"]
@@ -105,6 +113,22 @@ def test_a_deadline_is_told_when_it_passes_and_only_once(project: Path, watching
         later = asked(client)
         event, request = watch.event()
         assert (event, request["id"]) == ("requested", later)
+
+
+def test_what_was_over_when_it_was_first_seen_is_told_whole(project: Path) -> None:
+    """A request and its timeout are both told, though they are read at once."""
+    (project / "policies.yaml").write_text(POLICIES.replace("timeout: 4h", "timeout: 1s"))
+    with AgentLattice.embedded("governance.db", policies="policies.yaml", agent="ci") as client:
+        first = asked(client)
+        with approval_watch._opened(resolve({"db": None})) as log:
+            events = approval_watch._events(log)
+            event, _, request = next(events)
+            assert (event, request.id) == ("pending", first)
+            assert client.await_approval_sync(first).status == "timed_out"
+            late = asked(client)
+            assert client.await_approval_sync(late).status == "timed_out"
+            told = [(event, request.id) for event, _, request in itertools.islice(events, 3)]
+            assert told == [("timed_out", first), ("requested", late), ("timed_out", late)]
 
 
 def test_lines_of_a_pipe_have_the_same_columns(governed: AgentLattice, watching: Any) -> None:

@@ -14,7 +14,7 @@ from agentlattice_core import AgentLattice, ForbiddenError, GovernanceEvent, Inv
 
 __all__ = ["FollowingContract", "Heard"]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Heard:

@@ -83,7 +83,7 @@ def test_whoever_waits_is_answered_as_soon_as_it_is_decided(world: ServiceWorld)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(world.call, key, "GET", f"{path}?wait=30")
         world.decide(request["approval_id"], "approve")
-        answer = waiting.result(20).json()
+        answer = waiting.result(60).json()
     assert (answer["status"], answer["action"]) == ("approved", request["audit_event_id"])
     claim = f"/api/v1/actions/{request['audit_event_id']}/claim"
     assert world.call(key, "POST", claim, {}).json()["claim"] == "started"

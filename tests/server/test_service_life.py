@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -109,8 +110,13 @@ def test_told_to_stop_it_answers_what_is_under_way_and_takes_no_more(tmp_path: P
             websockets.sync.client.connect(f"{url.replace('http', 'ws', 1)}/realtime/v1?apikey={key}")
         )
         status = f"{url}/api/approvals/{asked['approval_id']}/status?wait=30"
-        waiting = pool.submit(httpx.get, status, headers=headers, timeout=60)
-        time.sleep(1)
+        sent = threading.Event()
+        trace = {"trace": lambda name, _: sent.set() if name.endswith("send_request_body.complete") else None}
+        client = stack.enter_context(httpx.Client(headers=headers, timeout=60))
+        client.get(f"{url}/healthz")  # the connection that it waits on is accepted
+        waiting = pool.submit(client.get, status, extensions=trace)
+        assert sent.wait(60)
+        httpx.get(f"{url}/healthz")  # answered after what came before it was read
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert waiting.result(60).json()["status"] == "pending"

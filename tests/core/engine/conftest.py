@@ -57,10 +57,15 @@ policies:
 Open = Callable[..., AgentLattice]
 
 
+@pytest.fixture(scope="session")
+def policy_text() -> str:
+    return POLICIES
+
+
 @pytest.fixture
-def policies(tmp_path: Path) -> Path:
+def policies(tmp_path: Path, policy_text: str) -> Path:
     path = tmp_path / "policies.yaml"
-    path.write_text(POLICIES)
+    path.write_text(policy_text)
     return path
 
 

@@ -18,7 +18,7 @@ from agentlattice_core.clock import SystemClock
 from agentlattice_core.sequencer import Sequencer, _Ticket
 from agentlattice_core.stores.sqlite import SQLiteStore
 
-PATIENCE = 20  # seconds until something that must happen counts as forgotten
+PATIENCE = 60  # seconds until something that must happen counts as forgotten
 
 
 @pytest.fixture

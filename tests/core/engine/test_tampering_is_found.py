@@ -21,21 +21,30 @@ from agentlattice_core import (
 from agentlattice_core.testing import ManualClock
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory, policy_text: str) -> Path:
+    """The directory of a closed database with one of everything."""
+    directory = tmp_path_factory.mktemp("untouched")
+    policies = directory / "policies.yaml"
+    policies.write_text(policy_text)
+    clock = ManualClock()
+    with AgentLattice.embedded(directory / "governance.db", policies=policies, agent="ci", clock=clock) as al:
+        for number in range(300):
+            al.execute_sync("pr.open", metadata={"pr_size": number})
+        asked = al.execute_sync("deploy.production")
+        spent = al.execute_sync("refund.issue", amount="40", currency="EUR")
+        with al.for_operator("k.chen") as operator:
+            operator.approve_action_sync(asked.approval_id, reason="fine")
+            al.claim_sync(asked.audit_event_id)
+            al.record_outcome(spent.audit_event_id, "succeeded")
+            al.execute_sync("deploy.staging")
+    return directory
+
+
 @pytest.fixture
-def database(opened, tmp_path: Path) -> Path:
-    """A closed database with one of everything."""
-    al = opened()
-    for number in range(300):
-        al.execute_sync("pr.open", metadata={"pr_size": number})
-    asked = al.execute_sync("deploy.production")
-    spent = al.execute_sync("refund.issue", amount="40", currency="EUR")
-    operator = al.for_operator("k.chen")
-    operator.approve_action_sync(asked.approval_id, reason="fine")
-    al.claim_sync(asked.audit_event_id)
-    al.record_outcome(spent.audit_event_id, "succeeded")
-    al.execute_sync("deploy.staging")
-    operator.close()
-    al.close()
+def database(untouched: Path, tmp_path: Path) -> Path:
+    """A copy of it, with the key beside it that signed it."""
+    shutil.copytree(untouched, tmp_path, dirs_exist_ok=True)
     return tmp_path / "governance.db"
 
 

@@ -14,7 +14,7 @@ import pytest
 from agentlattice_core import AgentLattice, AgentLatticeError, StoreError, waiting
 from agentlattice_core.testing import ManualClock
 
-PATIENCE = 30  # seconds until something that must happen counts as forgotten
+PATIENCE = 60  # seconds until something that must happen counts as forgotten
 POLICY = """\
 version: 1
 policies:

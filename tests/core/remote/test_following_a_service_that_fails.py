@@ -20,7 +20,7 @@ from agentlattice_core import AgentLattice, AgentLatticeError, ForbiddenError, G
 from agentlattice_core.remote import events
 
 Client = Callable[..., AgentLattice]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class PhoenixService:

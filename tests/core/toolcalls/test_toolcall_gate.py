@@ -319,7 +319,7 @@ def test_waiting_ends_with_the_reviewers_decision(bench: Bench, approve: bool) -
         waiting = pool.submit(bench.gate(on_approval="wait").authorize_sync, _DEPLOY)
         while not bench.decide(approve=approve):
             pass
-        answer = waiting.result(10)
+        answer = waiting.result(60)
     assert isinstance(answer, Permit) is approve
     if isinstance(answer, Denial):
         assert answer.reason == "DENIED_BY_REVIEWER"
@@ -348,7 +348,7 @@ async def test_cancelling_a_wait_leaves_nothing_running(bench: Bench) -> None:
     _permit(await bench.gate().authorize(ToolCall("test", "free", {})))  # the core's own threads are up now
     before = _threads()
     waiting = asyncio.create_task(bench.gate().authorize(_DEPLOY))
-    await asyncio.wait_for(asked.wait(), 10)
+    await asyncio.wait_for(asked.wait(), 60)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -98,12 +98,12 @@ def test_no_tool_starts_after_the_agents_time_is_over(
     def approve_late() -> None:
         while not (pending := reviewer.list_pending_approvals_sync()):
             time.sleep(0.01)
-        time.sleep(1.2)
+        time.sleep(4.2)
         reviewer.approve_action_sync(pending[0].id)
 
     person = threading.Thread(target=approve_late)
     model = ScriptedModel([[ScriptedCall("deploy", {"version": "1"})]])
-    crew = govern(crew_of(agent_with(model, [traces.deploy()], max_execution_time=1)), al)
+    crew = govern(crew_of(agent_with(model, [traces.deploy()], max_execution_time=4)), al)
     person.start()
     with pytest.raises(TimeoutError):
         crew.kickoff()

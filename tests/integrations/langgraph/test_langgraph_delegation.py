@@ -250,7 +250,7 @@ def test_a_graph_goes_on_when_a_childs_request_is_decided_elsewhere(
     inner = FORMS["agent"](researcher_of(al), deploys("web"), [make_deploy(ran.append)], None, {})
     thread = Thread(around(al, inner, InMemorySaver())).go()
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(resume_when_decided, thread.graph, thread.config, al, researcher_of(al), timeout=20)
+        run = pool.submit(resume_when_decided, thread.graph, thread.config, al, researcher_of(al), timeout=60)
         ana.approve_action_sync(thread.approval("call-web"))
         run.result(30)
     assert ran == ["web"]

@@ -418,7 +418,7 @@ def test_without_a_checkpointer_the_call_waits(al: AgentLattice, ana: AgentLatti
         while not (pending := ana.list_pending_approvals_sync()):
             pass
         ana.approve_action_sync(pending[0].id)
-        run.result(10)
+        run.result(60)
     assert ran == ["web"]
 
 
@@ -446,7 +446,7 @@ def test_calls_that_share_a_task_wait(al: AgentLattice, ana: AgentLattice) -> No
             for request in ana.list_pending_approvals_sync():
                 ana.approve_action_sync(request.id)
                 decided.add(request.id)
-        thread = run.result(10)
+        thread = run.result(60)
     assert sorted(ran) == ["a", "b"]
     assert thread.answers == {"call-a": "deployed a", "call-b": "deployed b"}
 
@@ -500,7 +500,7 @@ def test_a_graph_goes_on_when_its_requests_are_decided_elsewhere(
             pass
         ana.deny_action_sync(thread.approval("call-b"), "not b")
         ana.approve_action_sync(thread.approval("call-c"))
-        state = run.result(20)
+        state = run.result(60)
     assert ran == ["a", "c"]
     assert [message.content for message in state["messages"][2:5:2]] == ["deployed a", "deployed c"]
     assert "not b" in state["messages"][3].content

@@ -73,10 +73,10 @@ async def test_waiting_for_the_decision_does_not_count_against_the_tools_timeout
 
     class Slow(World):
         async def execute(self, *given: Any, **more: Any) -> Any:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1.5)
             return self.execute_sync(*given, **more)
 
-    @function_tool(timeout=0.1)
+    @function_tool(timeout=1)
     async def quick() -> str:
         """Be quick."""
         return "quick"
@@ -105,7 +105,9 @@ async def test_a_cancelled_run_leaves_the_claim_unknown() -> None:
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while not world.outcomes:
+            await asyncio.sleep(0.01)
     assert world.outcomes == ["unknown"]
 
 
