@@ -1,19 +1,17 @@
 """Putting a question to the person at the terminal.
 
 - The question goes to standard error, so that what a command answers on standard output stays what it is.
-- Ctrl-C ends it whenever it comes: a signal between the question and the wait for its answer is seen within the
-  interval of a poll, where a plain read would sleep through it until the person presses again.
+- Ctrl-C ends it whenever it comes, also between the question and the wait for its answer.
 - The end of input is an empty answer, and no question takes that for a yes.
 """
 
 from __future__ import annotations
 
-import select
 import sys
 
-__all__ = ["answered", "ask", "is_yes"]
+from agentlattice_cli.interrupts import heeding_interrupts
 
-_POLL_SECONDS = 0.2
+__all__ = ["answered", "ask", "is_yes"]
 
 
 def ask(question: str) -> str:
@@ -25,9 +23,8 @@ def ask(question: str) -> str:
 
 def answered() -> str:
     """The next line of the terminal, without the space around it; empty at the end of input."""
-    while not select.select([sys.stdin], [], [], _POLL_SECONDS)[0]:
-        pass
-    return sys.stdin.readline().strip()
+    with heeding_interrupts():
+        return sys.stdin.readline().strip()
 
 
 def is_yes(answer: str) -> bool:
