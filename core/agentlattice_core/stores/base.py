@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
@@ -20,6 +20,7 @@ from agentlattice_core.audit.entry import Head, SealedEntry
 from agentlattice_core.errors import AuditError
 
 __all__ = [
+    "CACHED_DOCUMENTS",
     "Document",
     "Guest",
     "Offer",
@@ -40,6 +41,11 @@ Document = dict[str, Any]
 StateKey = tuple[str, str]
 Row = tuple[int, bytes, bytes, bytes | None, bytes | None]
 """A stored entry: index, body, leaf hash, salt, payload; the last two are None once the payload is erased."""
+
+CACHED_DOCUMENTS: Final = 4_000
+"""How many state documents a store remembers between transactions; so few that looking through them for garbage, for
+which the interpreter stops everything, takes milliseconds.
+"""
 
 
 def encode(document: Document) -> bytes:

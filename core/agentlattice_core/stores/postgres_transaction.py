@@ -22,7 +22,7 @@ from agentlattice_core.audit.merkle import Frontier
 from agentlattice_core.audit.tiles import tiles_completed_by
 from agentlattice_core.errors import AuditError, StoreError
 from agentlattice_core.stores import postgres_schema
-from agentlattice_core.stores.base import Document, Row, StateKey, beyond, decode, encode
+from agentlattice_core.stores.base import CACHED_DOCUMENTS, Document, Row, StateKey, beyond, decode, encode
 from agentlattice_core.stores.postgres_arrays import Blobs, Integers, Texts
 from agentlattice_core.stores.postgres_connections import Connection
 from agentlattice_core.stores.postgres_schema import HEADS, KEY_BYTES
@@ -35,7 +35,6 @@ CHANNEL = "agentlattice"
 _AWAITED = frozenset({"approval", "due", "delegation", "policies", "reevaluation"})
 """Kinds of state whose change somebody may wait for: decisions, claims of approved actions, policy, delegations."""
 
-_CACHED_DOCUMENTS = 20_000
 _CACHED_ROWS = 512
 _LARGEST_CACHED_ROW = 8_192
 _ASKED_AGAIN = 256
@@ -115,7 +114,7 @@ class Cache:
         """Whether it still holds; if not, or if it has grown too large, it is emptied."""
         known = self.head
         same = known is not None and known.leaf == head.leaf and known.size == head.size
-        if same and len(self.documents) <= _CACHED_DOCUMENTS:
+        if same and len(self.documents) <= CACHED_DOCUMENTS:
             return True
         self.clear()
         return False

@@ -19,13 +19,20 @@ from agentlattice_core.audit.entry import Head, SealedEntry
 from agentlattice_core.audit.merkle import Frontier
 from agentlattice_core.audit.tiles import tiles_completed_by
 from agentlattice_core.errors import AuditError, NotRecordedError, StoreError
-from agentlattice_core.stores.base import Document, Round, Row, StateKey, beyond, decode, encode
+from agentlattice_core.stores.base import (
+    CACHED_DOCUMENTS,
+    Document,
+    Round,
+    Row,
+    StateKey,
+    beyond,
+    decode,
+    encode,
+)
 from agentlattice_core.stores.exchange import Exchange
 from agentlattice_core.stores.strays import strays
 
 __all__ = ["Cache", "SQLiteReader", "SQLiteTransaction"]
-
-_CACHED_DOCUMENTS = 20_000
 
 
 class Cache:
@@ -41,7 +48,7 @@ class Cache:
 
     def valid_at(self, begun: int) -> bool:
         """Whether it still holds; if not, or if it has grown too large, it is emptied."""
-        if self.number == begun and len(self.documents) <= _CACHED_DOCUMENTS:
+        if self.number == begun and len(self.documents) <= CACHED_DOCUMENTS:
             return True
         self.clear()
         return False
