@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -31,9 +32,26 @@ from agentlattice_cli.serve_command import serve
 __all__ = ["app", "main"]
 
 
+custody_commands.extend(audit_commands.app)
+
+
+class _Al(Program):
+    groups: ClassVar[Mapping[str, typer.Typer]] = {
+        "approvals": approval_commands.app,
+        "delegations": delegation_commands.app,
+        "policy": policy_commands.app,
+        "registry": registry_commands.app,
+        "webhooks": webhook_commands.app,
+        "audit": audit_commands.app,
+        "keys": service_commands.keys,
+        "members": service_commands.members,
+        "organisations": organisation_commands.app,
+    }
+
+
 app = typer.Typer(
     name="al",
-    cls=Program,
+    cls=_Al,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Govern what AI agents do: policy, approvals, and a log that can be proved.",
@@ -44,21 +62,11 @@ app.command("can-i")(action_commands.can_i)
 app.command("execute")(action_commands.execute)
 app.command("gate")(action_commands.gate)
 app.command("report")(action_commands.report)
-app.add_typer(approval_commands.app, name="approvals")
-app.add_typer(delegation_commands.app, name="delegations")
-app.add_typer(policy_commands.app, name="policy")
-app.add_typer(registry_commands.app, name="registry")
-app.add_typer(webhook_commands.app, name="webhooks")
-custody_commands.extend(audit_commands.app)
-app.add_typer(audit_commands.app, name="audit")
 app.command("posture")(posture)
 app.command("config")(config)
 app.command("register")(service_commands.register)
 app.command("export")(service_commands.export)
 app.command("import")(service_commands.import_)
-app.add_typer(service_commands.keys, name="keys")
-app.add_typer(service_commands.members, name="members")
-app.add_typer(organisation_commands.app, name="organisations")
 app.command("serve")(serve)
 
 

@@ -2,16 +2,18 @@
 
 - However it is started, by the entry point or by a test, it ends as `ending` says.
 - A group that is named without a command shows its help.
+- A group is built when it is named: building all of them takes longer than most commands.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from agentlattice_cli.ending import ending
 
@@ -19,7 +21,13 @@ __all__ = ["Program", "command_group"]
 
 
 class Program(TyperGroup):
-    """The outermost group."""
+    """The outermost group. A subclass names the `groups` within it, which its help lists after its own commands."""
+
+    groups: ClassVar[Mapping[str, typer.Typer]] = {}
+
+    def __init__(self, *, commands: Mapping[str, Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.commands: Any = _Commands(commands, self.groups)
 
     def main(
         self,
@@ -39,9 +47,31 @@ class Program(TyperGroup):
         return sys.exit(ending(program, given)) if standalone_mode else program()
 
 
+class _Commands(Mapping[str, Any]):
+    """Commands by name. Whoever looks at one builds that one; whoever looks through them builds all."""
+
+    def __init__(self, commands: Mapping[str, Any], groups: Mapping[str, typer.Typer]) -> None:
+        self._built = dict(commands)
+        self._groups = groups
+        self._names = (*commands, *groups)
+
+    def __getitem__(self, name: str) -> Any:
+        command = self._built.get(name)
+        if command is None:
+            command = self._built[name] = get_command(self._groups[name])
+            command.name = name
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def command_group(help_text: str) -> typer.Typer:
     """A group of commands, described by `help_text`."""
-    group = typer.Typer(rich_markup_mode=None, help=help_text)
+    group = typer.Typer(rich_markup_mode=None, add_completion=False, help=help_text)
 
     @group.callback(invoke_without_command=True)
     def alone(context: typer.Context) -> None:

@@ -42,8 +42,10 @@ def paired(
     calls: int = 1,
     warmed: int = 20,
 ) -> dict[str, float]:
-    """Run both alternately, `rounds` times after `warmed` unmeasured ones; each run makes so many calls of a tool."""
-    for _ in range(warmed):
+    """Run both alternately, `rounds` times after `warmed` unmeasured ones, or as many as rounds where those are fewer;
+    each run makes so many calls of a tool.
+    """
+    for _ in range(min(warmed, rounds)):
         bare()
         governed()
     gc.collect()
