@@ -308,6 +308,42 @@ class ClientContract:
         with pytest.raises(NotFoundError):
             ask(al, "claim", "evt_00000000ffff00000000000000000000")
 
+    @pytest.mark.parametrize("wrong", [None, 5, b"apr", ["apr"], "\ud800"])
+    def test_what_can_name_nothing_is_the_callers_mistake(
+        self, world: ClientWorld, ask: Ask, wrong: Any
+    ) -> None:
+        """It says nothing of the log, which is neither broken nor unwritable."""
+        al, ana = world.agent(), world.operator()
+        asked = ask(al, "execute", "ask")
+        for client, method in (
+            (al, "await_approval"),
+            (al, "approval_status"),
+            (al, "claim"),
+            (al, "cancel"),
+            (al, "revoke"),
+            (al, "registry"),
+            (ana, "approve_action"),
+            (ana, "deny_action"),
+        ):
+            with pytest.raises(InvalidRequestError):
+                ask(client, method, wrong)
+        with pytest.raises(InvalidRequestError):
+            ask(al, "report", wrong, ReportOutcome("success"))
+        with pytest.raises(InvalidRequestError):
+            ask(al, "audit", limit=[wrong])
+        with pytest.raises(InvalidRequestError):
+            ask(world.root, "erase", [wrong], "a mistake")
+        if wrong is not None:  # which asks for all
+            with pytest.raises(InvalidRequestError):
+                ask(ana, "audit", agent=wrong)
+        assert ask(al, "approval_status", asked.approval_id) == "pending"
+
+    @pytest.mark.parametrize("patience", [float("nan"), float("-inf"), -1, 0])
+    def test_patience_that_is_none_ends_at_once(self, world: ClientWorld, ask: Ask, patience: float) -> None:
+        """Nobody waits forever for want of a number."""
+        asked = ask(world.agent(), "execute", "ask")
+        assert ask(world.agent(), "await_approval", asked.approval_id, patience).status == "requested"
+
     # Looking
 
     def test_a_dry_run_records_nothing(self, world: ClientWorld, ask: Ask) -> None:
