@@ -140,7 +140,8 @@ class AgentLattice(Looking, Operating, Delegating, Following):
     ) -> ActionResult:
         """Submit an action and return once it may run; the caller then holds its claim.
 
-        Raises AgentLatticeDeniedError, AgentLatticeTimeoutError, and AgentLatticeError with code POLICY_NOT_FOUND.
+        Raises AgentLatticeDeniedError, AgentLatticeTimeoutError, AgentLatticeError with code POLICY_NOT_FOUND, and
+        IllegalTransitionError if what a person approved was claimed before, with the same `event_id`.
         """
         result = await self.execute(action_type, options, **fields)
         if result.status == "requested" and not result.observed and result.approval_id is not None:
