@@ -178,7 +178,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         return self.claim_sync(standing.action)
 
     def _waiting(self, approval_id: str, patience: float | None) -> Work[Standing]:
-        admission.checked_text("approval_id", approval_id)
+        admission.check_id("approval", approval_id)
         if patience is not None:
             patience = max(0.0, patience)  # 0 also for what is no number
         service = self._remote
@@ -195,7 +195,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         return self._claiming(audit_event_id).run()
 
     def _claiming(self, audit_event_id: str) -> Work[ActionResult]:
-        admission.checked_text("audit_event_id", audit_event_id)
+        admission.check_id("action", audit_event_id)
         service = self._remote
         if service is not None:
             return service.claiming(audit_event_id)
@@ -220,7 +220,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         return self._status(approval_id).run()
 
     def _status(self, approval_id: str) -> Work[str]:
-        admission.checked_text("approval_id", approval_id)
+        admission.check_id("approval", approval_id)
         service = self._remote
         if service is not None:
             return service.work(requests.approval_state(approval_id))
@@ -244,7 +244,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         self._cancelling(audit_event_id, reason).run()
 
     def _cancelling(self, audit_event_id: str, reason: str | None) -> Work[None]:
-        admission.checked_text("audit_event_id", audit_event_id)
+        admission.check_id("action", audit_event_id)
         if reason is not None:
             admission.checked_text("reason", reason)
         service = self._remote
@@ -306,7 +306,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         return self._reporting(audit_event_id, outcome).run()
 
     def _reporting(self, audit_event_id: str, outcome: ReportOutcome) -> Work[ReportResult]:
-        admission.checked_text("audit_event_id", audit_event_id)
+        admission.check_id("action", audit_event_id)
         service = self._remote
         if service is not None:
             return service.work(requests.report(audit_event_id, outcome))

@@ -406,7 +406,7 @@ class Delegating(Session):
         return self._revoking(delegation_id).run()
 
     def _revoking(self, delegation_id: str) -> Work[RevokeResult]:
-        admission.checked_text("delegation_id", delegation_id)
+        admission.check_id("delegation", delegation_id)
         service = self._remote
         if service is not None:
             return service.work(requests.revoke(delegation_id))

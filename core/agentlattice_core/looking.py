@@ -106,7 +106,7 @@ class Looking(Session):
         return self._registry(name).run()
 
     def _registry(self, name: str) -> Work[list[RegistryEntry]]:
-        admission.checked_text("registry", name)
+        admission.check_id("registry", name)
         service = self._remote
         if service is not None:
             return service.work(requests.registry(name))
@@ -145,7 +145,7 @@ class Looking(Session):
         if action_type is not None and not isinstance(action_type, str):
             raise InvalidRequestError(f"action type `{action_type!s:.80}` must be text")
         if agent is not None:
-            admission.checked_text("agent", agent)
+            admission.check_id("agent", agent)
         service = self._remote
         if service is not None:
             return service.work(requests.audit(cursor, limit, action_type, agent))

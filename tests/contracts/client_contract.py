@@ -309,10 +309,8 @@ class ClientContract:
             ask(al, "claim", "evt_00000000ffff00000000000000000000")
 
     @pytest.mark.parametrize("wrong", [None, 5, b"apr", ["apr"], "\ud800"])
-    def test_what_can_name_nothing_is_the_callers_mistake(
-        self, world: ClientWorld, ask: Ask, wrong: Any
-    ) -> None:
-        """It says nothing of the log, which is neither broken nor unwritable."""
+    def test_what_can_name_nothing_is_not_found(self, world: ClientWorld, ask: Ask, wrong: Any) -> None:
+        """The caller's mistake says nothing of the log, which is neither broken nor unwritable."""
         al, ana = world.agent(), world.operator()
         asked = ask(al, "execute", "ask")
         for client, method in (
@@ -325,16 +323,16 @@ class ClientContract:
             (ana, "approve_action"),
             (ana, "deny_action"),
         ):
-            with pytest.raises(InvalidRequestError):
+            with pytest.raises(NotFoundError):
                 ask(client, method, wrong)
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(NotFoundError):
             ask(al, "report", wrong, ReportOutcome("success"))
         with pytest.raises(InvalidRequestError):
             ask(al, "audit", limit=[wrong])
         with pytest.raises(InvalidRequestError):
             ask(world.root, "erase", [wrong], "a mistake")
         if wrong is not None:  # which asks for all
-            with pytest.raises(InvalidRequestError):
+            with pytest.raises(NotFoundError):
                 ask(ana, "audit", agent=wrong)
         assert ask(al, "approval_status", asked.approval_id) == "pending"
 
