@@ -148,6 +148,10 @@ class SQLiteStore(Store):
                 raise StoreError(f"cannot open `{self.path}`: {error.strerror or error}") from error
             if isinstance(error, apsw.Error):
                 raise StoreError(f"cannot open `{self.path}`: {_reason(error)}") from error
+            if isinstance(error, TypeError | ValueError):
+                raise StoreError(
+                    f"cannot open `{self.path}`: the head of its log cannot be read; restore it from a copy"
+                ) from error
             raise
 
     def _create(self) -> None:
