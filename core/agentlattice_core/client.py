@@ -22,6 +22,7 @@ from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
     AgentLatticeTimeoutError,
+    InvalidRequestError,
 )
 from agentlattice_core.following import Following
 from agentlattice_core.looking import Looking, options_given
@@ -307,6 +308,10 @@ class AgentLattice(Looking, Operating, Delegating, Following):
 
     def _reporting(self, audit_event_id: str, outcome: ReportOutcome) -> Work[ReportResult]:
         admission.check_id("action", audit_event_id)
+        if not isinstance(outcome, ReportOutcome):
+            raise InvalidRequestError(
+                f"outcome: a value of type `{type(outcome).__name__}` is no ReportOutcome"
+            )
         service = self._remote
         if service is not None:
             return service.work(requests.report(audit_event_id, outcome))

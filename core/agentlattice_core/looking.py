@@ -267,6 +267,11 @@ class Looking(Session):
 
 def options_given(options: ActionOptions | None, fields: dict[str, Any]) -> ActionOptions:
     """An action's data, passed as options or by keyword. Raises InvalidRequestError."""
+    if options is not None and not isinstance(options, ActionOptions):
+        raise InvalidRequestError(
+            f"options: a value of type `{type(options).__name__}` is no ActionOptions; "
+            "pass one, or its members by keyword"
+        )
     if not fields:
         return options if options is not None else ActionOptions()
     if options is not None:

@@ -149,6 +149,7 @@ class ClientContract:
             ("free", {"metadata": {"text": "\ud800"}}),
             ("free", {"no_such_member": 1}),
             ("free", {"context": {"too": "x" * 20_000}}),
+            ("free", {"options": {"metadata": {"x": 1}}}),
         ],
     )
     def test_what_cannot_be_an_action_is_refused_and_recorded_nowhere(
@@ -330,11 +331,24 @@ class ClientContract:
         with pytest.raises(InvalidRequestError):
             ask(al, "audit", limit=[wrong])
         with pytest.raises(InvalidRequestError):
+            ask(al, "report", asked.audit_event_id, wrong)
+        with pytest.raises(InvalidRequestError):
             ask(world.root, "erase", [wrong], "a mistake")
         if wrong is not None:  # which asks for all
             with pytest.raises(NotFoundError):
                 ask(ana, "audit", agent=wrong)
         assert ask(al, "approval_status", asked.approval_id) == "pending"
+
+    def test_text_of_a_class_of_its_own_is_its_text(self, world: ClientWorld, ask: Ask) -> None:
+        """As frameworks and enumerations have it: what is recorded is what it says."""
+
+        class Name(str):
+            pass
+
+        al = world.agent()
+        result = ask(al, "execute", Name("free"), event_id=Name("one"), beneficiary=Name("acme"))
+        assert (result.status, ask(al, "audit").events[0].action_type) == ("executed", "free")
+        assert ask(al, "execute", "free", event_id="one", beneficiary="acme").replayed
 
     @pytest.mark.parametrize("patience", [float("nan"), float("-inf"), -1, 0])
     def test_patience_that_is_none_ends_at_once(self, world: ClientWorld, ask: Ask, patience: float) -> None:
