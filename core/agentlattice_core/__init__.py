@@ -11,7 +11,7 @@ import.
 
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.delegated import DelegatedAgent
-from agentlattice_core.delegating import Delegate
+from agentlattice_core.delegating import Delegate, Parallel
 from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
@@ -55,6 +55,10 @@ from agentlattice_core.results import (
     WhoamiResult,
 )
 
+# What the hosted product's client calls the blocks of `delegate` and `parallel`, for annotations.
+DelegationContext = SyncDelegationContext = Delegate
+ParallelDelegation = SyncParallelDelegation = Parallel
+
 __all__ = [
     "ActionOptions",
     "ActionResult",
@@ -71,6 +75,7 @@ __all__ = [
     "ConditionResult",
     "Delegate",
     "DelegatedAgent",
+    "DelegationContext",
     "DelegationEntry",
     "DelegationsResult",
     "DigestMismatchError",
@@ -82,6 +87,7 @@ __all__ = [
     "NotFoundError",
     "NotRecordedError",
     "NotYourEventError",
+    "ParallelDelegation",
     "PoliciesResult",
     "PolicyDocumentError",
     "PolicyProblem",
@@ -95,6 +101,8 @@ __all__ = [
     "RevokeResult",
     "RuleResult",
     "StoreError",
+    "SyncDelegationContext",
+    "SyncParallelDelegation",
     "VerifyResult",
     "WhoamiResult",
 ]

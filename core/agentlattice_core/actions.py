@@ -241,7 +241,7 @@ def _checked_action_type(action_type: Any) -> str:
             f"action type `{_short(action_type)}` is not dot-notation such as `db.migrate` "
             f"(letters, digits, `_`, `-`, at most {_MAX_NAME} characters)"
         )
-    return action_type
+    return str.__str__(action_type)  # of a subclass of text, the text
 
 
 def _checked_metadata(metadata: Any) -> Mapping[str, Any]:
@@ -282,7 +282,7 @@ def _checked_text(name: str, value: Any, metadata: Mapping[str, Any]) -> str | N
     if not isinstance(value, str) or not value or len(value) > 1024:
         raise InvalidRequestError(f"{name}: `{_short(value)}` must be text of 1 to 1024 characters")
     _checked_string(value, name)
-    return value
+    return str.__str__(value)
 
 
 def _checked_string(text: str, where: str) -> int:

@@ -48,6 +48,7 @@ __all__ = [
     "Caller",
     "abandon",
     "acting",
+    "check_id",
     "checked_context",
     "checked_text",
     "claim",
@@ -109,6 +110,12 @@ def checked_text(name: str, text: str) -> None:
     if not isinstance(text, str):
         raise InvalidRequestError(f"{name}: must be text")
     check_json(text, name, max_bytes=10_000)
+
+
+def check_id(what: str, id: str) -> None:
+    """Raise NotFoundError for what nothing can be called: no text, or text that cannot be stored."""
+    if not isinstance(id, str) or not id.isprintable():
+        raise NotFoundError(f"there is no {what} `{id!s:.80}`")
 
 
 # Deciding

@@ -22,6 +22,7 @@ from agentlattice_core.errors import (
     AgentLatticeDeniedError,
     AgentLatticeError,
     AgentLatticeTimeoutError,
+    InvalidRequestError,
 )
 from agentlattice_core.following import Following
 from agentlattice_core.looking import Looking, options_given
@@ -140,7 +141,8 @@ class AgentLattice(Looking, Operating, Delegating, Following):
     ) -> ActionResult:
         """Submit an action and return once it may run; the caller then holds its claim.
 
-        Raises AgentLatticeDeniedError, AgentLatticeTimeoutError, and AgentLatticeError with code POLICY_NOT_FOUND.
+        Raises AgentLatticeDeniedError, AgentLatticeTimeoutError, AgentLatticeError with code POLICY_NOT_FOUND, and
+        IllegalTransitionError if what a person approved was claimed before, with the same `event_id`.
         """
         result = await self.execute(action_type, options, **fields)
         if result.status == "requested" and not result.observed and result.approval_id is not None:
@@ -177,6 +179,9 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         return self.claim_sync(standing.action)
 
     def _waiting(self, approval_id: str, patience: float | None) -> Work[Standing]:
+        admission.check_id("approval", approval_id)
+        if patience is not None:
+            patience = max(0.0, patience)  # 0 also for what is no number
         service = self._remote
         if service is not None:
             return service.talk(lambda: service.until_decided(approval_id, patience))
@@ -191,6 +196,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         return self._claiming(audit_event_id).run()
 
     def _claiming(self, audit_event_id: str) -> Work[ActionResult]:
+        admission.check_id("action", audit_event_id)
         service = self._remote
         if service is not None:
             return service.claiming(audit_event_id)
@@ -215,6 +221,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         return self._status(approval_id).run()
 
     def _status(self, approval_id: str) -> Work[str]:
+        admission.check_id("approval", approval_id)
         service = self._remote
         if service is not None:
             return service.work(requests.approval_state(approval_id))
@@ -238,6 +245,7 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         self._cancelling(audit_event_id, reason).run()
 
     def _cancelling(self, audit_event_id: str, reason: str | None) -> Work[None]:
+        admission.check_id("action", audit_event_id)
         if reason is not None:
             admission.checked_text("reason", reason)
         service = self._remote
@@ -299,6 +307,11 @@ class AgentLattice(Looking, Operating, Delegating, Following):
         return self._reporting(audit_event_id, outcome).run()
 
     def _reporting(self, audit_event_id: str, outcome: ReportOutcome) -> Work[ReportResult]:
+        admission.check_id("action", audit_event_id)
+        if not isinstance(outcome, ReportOutcome):
+            raise InvalidRequestError(
+                f"outcome: a value of type `{type(outcome).__name__}` is no ReportOutcome"
+            )
         service = self._remote
         if service is not None:
             return service.work(requests.report(audit_event_id, outcome))

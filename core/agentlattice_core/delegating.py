@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
-from agentlattice_core import delegation
+from agentlattice_core import admission, delegation
 from agentlattice_core.admission import Caller
 from agentlattice_core.agents import check_name
 from agentlattice_core.batch import Batch
@@ -406,6 +406,7 @@ class Delegating(Session):
         return self._revoking(delegation_id).run()
 
     def _revoking(self, delegation_id: str) -> Work[RevokeResult]:
+        admission.check_id("delegation", delegation_id)
         service = self._remote
         if service is not None:
             return service.work(requests.revoke(delegation_id))

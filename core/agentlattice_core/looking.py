@@ -106,6 +106,7 @@ class Looking(Session):
         return self._registry(name).run()
 
     def _registry(self, name: str) -> Work[list[RegistryEntry]]:
+        admission.check_id("registry", name)
         service = self._remote
         if service is not None:
             return service.work(requests.registry(name))
@@ -139,6 +140,12 @@ class Looking(Session):
     def _page(
         self, cursor: str | None, limit: int, action_type: str | None, agent: str | None
     ) -> Work[AuditResult]:
+        if not isinstance(limit, int):
+            raise InvalidRequestError(f"limit `{limit!s:.80}` must be a whole number")
+        if action_type is not None and not isinstance(action_type, str):
+            raise InvalidRequestError(f"action type `{action_type!s:.80}` must be text")
+        if agent is not None:
+            admission.check_id("agent", agent)
         service = self._remote
         if service is not None:
             return service.work(requests.audit(cursor, limit, action_type, agent))
@@ -170,6 +177,8 @@ class Looking(Session):
         return self._verifying(checkpoint, incremental).run()
 
     def _verifying(self, checkpoint: str | None, incremental: bool) -> Work[VerifyResult]:
+        if checkpoint is not None and not isinstance(checkpoint, str):
+            raise InvalidRequestError(f"checkpoint `{checkpoint!s:.80}` must be the text of a signed note")
         service = self._remote
         if service is not None:
             return service.work(requests.verify(checkpoint, incremental))
@@ -245,6 +254,9 @@ class Looking(Session):
 
     def _erasing(self, indexes: Iterable[int], reason: str) -> Work[int]:
         chosen = list(indexes)
+        for index in chosen:
+            if not isinstance(index, int):
+                raise InvalidRequestError(f"entry `{index!s:.80}` must be named by its index, a whole number")
         admission.checked_text("reason", reason)
         service = self._remote
         if service is not None:
@@ -255,6 +267,11 @@ class Looking(Session):
 
 def options_given(options: ActionOptions | None, fields: dict[str, Any]) -> ActionOptions:
     """An action's data, passed as options or by keyword. Raises InvalidRequestError."""
+    if options is not None and not isinstance(options, ActionOptions):
+        raise InvalidRequestError(
+            f"options: a value of type `{type(options).__name__}` is no ActionOptions; "
+            "pass one, or its members by keyword"
+        )
     if not fields:
         return options if options is not None else ActionOptions()
     if options is not None:

@@ -195,6 +195,8 @@ class Notary:
                 verify_consistency(last.size, last.root, size, root, _proof(reader, last.size, size))
         except AuditError as error:
             self._raise_alarm(error)
+        except (LookupError, TypeError, ValueError):
+            self._raise_alarm(AuditError("what is stored cannot be read as a log"))
         return last.size
 
     def _raise_alarm(self, error: AuditError) -> None:

@@ -97,6 +97,7 @@ class Operating(Session):
         digest: str | None,
         forever: Forever | None,
     ) -> Work[ApprovalRequest]:
+        admission.check_id("approval", approval_id)
         if reason is not None:
             admission.checked_text("reason", reason)
         if forever is not None and forever not in get_args(Forever):

@@ -147,8 +147,8 @@ class Session:
 
     def _begin(self, mode: Mode, gate_poll_timeout_ms: int) -> None:
         self._mode = checked_mode(mode)
-        if gate_poll_timeout_ms < 0:
-            raise InvalidRequestError(f"gate_poll_timeout_ms `{gate_poll_timeout_ms}` must not be negative")
+        if not gate_poll_timeout_ms >= 0:
+            raise InvalidRequestError(f"gate_poll_timeout_ms `{gate_poll_timeout_ms}` must be 0 or more")
         self._gate_patience = gate_poll_timeout_ms / 1000
         self._caller = None
         self._operator = None

@@ -64,8 +64,9 @@ class Waiting:
 def until_resolved_sync(engine: Engine, approval_id: str, patience: float | None) -> Document:
     """The approval once it is no longer pending, or as it is after `patience` seconds. Raises NotFoundError."""
     woken = threading.Event()
-    end = _woken_by(engine, approval_id, woken.set)
+    watch = _Watch(engine, approval_id, woken.set)
     try:
+        watch.begin()
         limit = _limit(engine, patience)
         while True:
             approval, nap = _look(engine, approval_id, limit)
@@ -77,7 +78,7 @@ def until_resolved_sync(engine: Engine, approval_id: str, patience: float | None
             woken.wait(nap)
             woken.clear()
     finally:
-        end()
+        watch.end()
 
 
 async def until_resolved(engine: Engine, approval_id: str, patience: float | None) -> Document:
@@ -91,8 +92,9 @@ async def until_resolved(engine: Engine, approval_id: str, patience: float | Non
         except RuntimeError:
             pass  # the loop has ended, and whoever waited with it
 
-    end = await asyncio.to_thread(_woken_by, engine, approval_id, wake)
+    watch = _Watch(engine, approval_id, wake)
     try:
+        await asyncio.to_thread(watch.begin)
         limit = _limit(engine, patience)
         while True:
             approval, nap = await asyncio.to_thread(_look, engine, approval_id, limit)
@@ -107,27 +109,42 @@ async def until_resolved(engine: Engine, approval_id: str, patience: float | Non
                 pass
             woken.clear()
     finally:
-        end()
+        watch.end()
 
 
-def _woken_by(engine: Engine, approval_id: str, wake: Callable[[], None]) -> Callable[[], None]:
-    """Have `wake` called for every entry about the request, when the clock is moved, and when the log is closed.
-    Returns what ends it.
+class _Watch:
+    """Has `wake` called for every entry about the request, when the clock is moved, and when the log is closed, from
+    `begin` to `end`. Whoever is cancelled ends it while another thread is still beginning it.
     """
 
-    def watcher(entry: dict[str, Any], _row: Row) -> None:
-        if entry["kind"] == "approval" and entry["data"]["approval"] == approval_id:
-            wake()
+    def __init__(self, engine: Engine, approval_id: str, wake: Callable[[], None]) -> None:
+        self._engine = engine
+        self._approval_id = approval_id
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._ends: list[Callable[[], None]] = []
+        self._over = False
 
-    ends = [engine.follower.watch(watcher, wake)]
-    if isinstance(engine.clock, MovableClock):
-        ends.append(engine.clock.on_move(wake))
+    def begin(self) -> None:
+        ends = [self._engine.follower.watch(self._hear, self._wake)]
+        if isinstance(self._engine.clock, MovableClock):
+            ends.append(self._engine.clock.on_move(self._wake))
+        with self._lock:
+            self._ends = ends
+            over = self._over
+        if over:
+            self.end()
 
-    def end() -> None:
+    def end(self) -> None:
+        with self._lock:
+            self._over = True
+            ends, self._ends = self._ends, []
         for one in ends:
             one()
 
-    return end
+    def _hear(self, entry: dict[str, Any], _row: Row) -> None:
+        if entry["kind"] == "approval" and entry["data"]["approval"] == self._approval_id:
+            self._wake()
 
 
 def _limit(engine: Engine, patience: float | None) -> datetime | None:

@@ -149,6 +149,7 @@ class ClientContract:
             ("free", {"metadata": {"text": "\ud800"}}),
             ("free", {"no_such_member": 1}),
             ("free", {"context": {"too": "x" * 20_000}}),
+            ("free", {"options": {"metadata": {"x": 1}}}),
         ],
     )
     def test_what_cannot_be_an_action_is_refused_and_recorded_nowhere(
@@ -307,6 +308,53 @@ class ClientContract:
             ask(al, "approval_status", "apr/../../v1/whoami")
         with pytest.raises(NotFoundError):
             ask(al, "claim", "evt_00000000ffff00000000000000000000")
+
+    @pytest.mark.parametrize("wrong", [None, 5, b"apr", ["apr"], "\ud800"])
+    def test_what_can_name_nothing_is_not_found(self, world: ClientWorld, ask: Ask, wrong: Any) -> None:
+        """The caller's mistake says nothing of the log, which is neither broken nor unwritable."""
+        al, ana = world.agent(), world.operator()
+        asked = ask(al, "execute", "ask")
+        for client, method in (
+            (al, "await_approval"),
+            (al, "approval_status"),
+            (al, "claim"),
+            (al, "cancel"),
+            (al, "revoke"),
+            (al, "registry"),
+            (ana, "approve_action"),
+            (ana, "deny_action"),
+        ):
+            with pytest.raises(NotFoundError):
+                ask(client, method, wrong)
+        with pytest.raises(NotFoundError):
+            ask(al, "report", wrong, ReportOutcome("success"))
+        with pytest.raises(InvalidRequestError):
+            ask(al, "audit", limit=[wrong])
+        with pytest.raises(InvalidRequestError):
+            ask(al, "report", asked.audit_event_id, wrong)
+        with pytest.raises(InvalidRequestError):
+            ask(world.root, "erase", [wrong], "a mistake")
+        if wrong is not None:  # which asks for all
+            with pytest.raises(NotFoundError):
+                ask(ana, "audit", agent=wrong)
+        assert ask(al, "approval_status", asked.approval_id) == "pending"
+
+    def test_text_of_a_class_of_its_own_is_its_text(self, world: ClientWorld, ask: Ask) -> None:
+        """As frameworks and enumerations have it: what is recorded is what it says."""
+
+        class Name(str):
+            pass
+
+        al = world.agent()
+        result = ask(al, "execute", Name("free"), event_id=Name("one"), beneficiary=Name("acme"))
+        assert (result.status, ask(al, "audit").events[0].action_type) == ("executed", "free")
+        assert ask(al, "execute", "free", event_id="one", beneficiary="acme").replayed
+
+    @pytest.mark.parametrize("patience", [float("nan"), float("-inf"), -1, 0])
+    def test_patience_that_is_none_ends_at_once(self, world: ClientWorld, ask: Ask, patience: float) -> None:
+        """Nobody waits forever for want of a number."""
+        asked = ask(world.agent(), "execute", "ask")
+        assert ask(world.agent(), "await_approval", asked.approval_id, patience).status == "requested"
 
     # Looking
 

@@ -13,6 +13,8 @@ import pytest
 from agentlattice import ActionOptions, AgentLattice, ReportOutcome
 from service_world import ServiceWorld
 
+import agentlattice_core
+
 SMALL, LARGE = ActionOptions(metadata={"pr_size": 3}), ActionOptions(metadata={"pr_size": 300})
 
 
@@ -432,3 +434,11 @@ async def test_an_agent_hears_of_nobody_elses_actions(world: ServiceWorld) -> No
     await until_heard(heard)
     await al.unsubscribe()
     assert [event.event_type for event in heard] == ["action.executed"]
+
+
+def test_code_written_for_it_needs_one_changed_import() -> None:
+    """Every name that it exports, those for annotations too, is exported here."""
+    assert set(hosted.__all__) - set(agentlattice_core.__all__) == set()
+    delegate = agentlattice_core.Delegate
+    for name in ("DelegationContext", "SyncDelegationContext"):
+        assert getattr(agentlattice_core, name) is delegate

@@ -37,13 +37,14 @@ class Board:
         try:
             for name in (f"{path}-sync0", f"{path}-sync1"):
                 self._turns.append(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            if os.fstat(self._file).st_size < _BYTES:
+                # Not only made longer: a full disk is an error here, and the end of the process in a mapped hole.
+                os.pwrite(self._file, bytes(_BYTES), 0)
+            self._map = mmap.mmap(self._file, _BYTES)
         except BaseException:
             for file in (self._file, *self._turns):
                 os.close(file)
             raise
-        if os.fstat(self._file).st_size < _BYTES:
-            os.ftruncate(self._file, _BYTES)
-        self._map = mmap.mmap(self._file, _BYTES)
         self._words = memoryview(self._map).cast("Q")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

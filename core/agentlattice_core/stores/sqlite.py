@@ -95,6 +95,7 @@ class SQLiteStore(Store):
         self._board: Board | None = None
         self._written = 0  # the number of this process's last commit
         self._openings = 0  # how often a fork had the file closed and opened again
+        self._settled = False  # whether the file is closed, and had everything on the disk before
         self._quiescing = False
         self._data_version: tuple[int, int] | None = None
         self._wal_path = f"{self.path}-wal"
@@ -124,6 +125,7 @@ class SQLiteStore(Store):
                 self._writer.set_wal_hook(self._backlog.committed)
                 self._wal = os.open(self._wal_path, os.O_RDWR | os.O_CLOEXEC)
                 self._files = _identity(self.path), _identity(self._wal_path)
+                self._settled = False
                 # What a process that is gone had committed was perhaps never synced.
                 self._fsync(self._wal)
                 number, _ = self._board.written
@@ -146,6 +148,10 @@ class SQLiteStore(Store):
                 raise StoreError(f"cannot open `{self.path}`: {error.strerror or error}") from error
             if isinstance(error, apsw.Error):
                 raise StoreError(f"cannot open `{self.path}`: {_reason(error)}") from error
+            if isinstance(error, TypeError | ValueError):
+                raise StoreError(
+                    f"cannot open `{self.path}`: the head of its log cannot be read; restore it from a copy"
+                ) from error
             raise
 
     def _create(self) -> None:
@@ -242,6 +248,7 @@ class SQLiteStore(Store):
             if self._pid == os.getpid() and self._writer is not None:
                 try:
                     self.sync()
+                    self._settled = True
                 finally:
                     self._closed = True
                     with self._sync_lock:
@@ -367,6 +374,8 @@ class SQLiteStore(Store):
             if opening != self._openings:
                 return  # a fork came in between, and synced everything before it closed the file
             if board is None or self._wal is None:
+                if self._settled:
+                    return
                 raise NotRecordedError(f"`{self.path}` was closed before the disk had everything")
             if self._exchange is not None and self._exchange.is_alone:
                 # Nobody to take turns with. Whoever opens the file meanwhile syncs for itself.
@@ -488,6 +497,7 @@ class SQLiteStore(Store):
                 try:
                     self._board.lock()
                     self._sync(self._board, self._wal, 0)
+                    self._settled = True
                 finally:
                     self._board.unlock()
             except NotRecordedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from agentlattice_core import AgentLattice, NotRecordedError
 from agentlattice_core.clock import SystemClock
 from agentlattice_core.engine import Engine
+from agentlattice_core.stores.board import Board
 from agentlattice_core.stores.sqlite import SQLiteStore
 
 POLICIES = "version: 1\npolicies:\n  - {name: All, action: '*', effect: allow}\n"
@@ -125,3 +127,22 @@ def test_a_database_that_became_read_only_denies(tmp_path: Path) -> None:
     connection.pragma("query_only", 0)
     assert al.execute_sync("file.write").status == "executed"
     engine.close()
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system kills whoever writes into a mapped hole that it has no room for. So what the processes share has its
+    place on the disk before it is mapped.
+    """
+    mapped: list[int] = []
+    real = mmap.mmap
+
+    def mapping(file: int, length: int) -> mmap.mmap:
+        mapped.append(os.fstat(file).st_blocks * 512 - length)
+        return real(file, length)
+
+    monkeypatch.setattr(mmap, "mmap", mapping)
+    Board(str(tmp_path / "governance.db")).close()
+    assert len(mapped) == 1
+    assert mapped[0] >= 0

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from power import Disk, Mark
 
@@ -164,17 +165,18 @@ def test_a_store_that_does_not_sync_is_caught(tmp_path: Path) -> None:
     assert cuts(tmp_path, disk, 20, 3) > 0
 
 
-def test_a_store_whose_checkpoints_do_not_sync_is_caught(tmp_path: Path) -> None:
-    """The store syncs its log, but SQLite (synchronous=OFF) syncs nothing when it moves the log into the database."""
+def test_a_store_with_synchronous_off_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store syncs its log, but SQLite syncs nothing when it moves the log into the database."""
+    connect = SQLiteStore._connect
 
-    class HalfLying(Disk):
-        def synced(self, file: str, began: int) -> None:
-            pass
+    def off(store: SQLiteStore) -> apsw.Connection:
+        connection = connect(store)
+        connection.pragma("synchronous", 0)
+        return connection
 
-        def fsync(self, descriptor: int) -> None:
-            Disk.synced(self, "governance.db-wal", len(self.events))
-
-    disk = HalfLying("disk-half-lying", tmp_path / "live")
+    disk = Disk("disk-off", tmp_path / "live")
     disk.directory.mkdir()
-    load(disk.directory, disk, 25)
+    with monkeypatch.context() as patched:
+        patched.setattr(SQLiteStore, "_connect", off)
+        load(disk.directory, disk, 25)
     assert cuts(tmp_path, disk, 20, 4) > 0

@@ -129,6 +129,39 @@ def test_clients_of_one_process_share_and_the_last_one_closes(opened, tmp_path: 
         other.execute_sync("pr.open", metadata={"pr_size": 1})
 
 
+def _fork_and_wait() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("closing", ["client", "fork"])
+def test_what_was_recorded_when_the_file_was_closed_is_answered(
+    opened, monkeypatch: pytest.MonkeyPatch, closing: str
+) -> None:
+    """Another thread closes the client, or forks, between a commit and its sync. The file is closed with everything on
+    the disk, so that the action is recorded, and its caller holds the claim and knows it.
+    """
+    al = opened()
+    other = al.for_agent("other")
+    store = al._opened.store
+    sync, closes = store.sync, [al.close if closing == "client" else _fork_and_wait]
+
+    def closed_meanwhile() -> None:
+        if closes:
+            thread = threading.Thread(target=closes.pop())
+            thread.start()
+            thread.join()
+        sync()
+
+    monkeypatch.setattr(store, "sync", closed_meanwhile)
+    answered = other.execute_sync("pr.open", metadata={"pr_size": 1})
+    assert answered.claim == "started"
+    with opened(agent="other") as again:
+        assert [event.id for event in again.audit_sync().events] == [answered.audit_event_id]
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

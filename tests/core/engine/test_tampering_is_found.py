@@ -291,6 +291,8 @@ def test_a_checkpoint_of_another_log_is_refused(opened, database: Path, tmp_path
         ("DELETE FROM head", "lost the head"),
         ("UPDATE head SET frontier = x'00'", "cut short"),
         ("UPDATE head SET log_id = 'org_other'", "not signed by"),
+        ("UPDATE head SET log_id = CAST(x'ff' AS TEXT)", "cannot be read"),
+        ("UPDATE head SET at = CAST(x'ff' AS TEXT)", "cannot be read"),
         ("DROP TABLE entries", "no such table"),
     ],
 )
@@ -303,6 +305,20 @@ def test_a_changed_head_is_found_before_anything_is_recorded_after_it(
     connection.close()
     with pytest.raises(AgentLatticeError, match=says):
         opened()
+
+
+def test_an_entry_without_its_bytes_is_found_and_not_stumbled_over(opened, database: Path) -> None:
+    """A torn page, or whoever changed the schema first, leaves what no table of ours holds."""
+    for statement in (
+        "PRAGMA writable_schema = 1; "
+        "UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'entries'",
+        "UPDATE entries SET body = NULL WHERE i >= 300",
+    ):
+        change(database, statement)
+    with pytest.raises(NotRecordedError, match="cannot be read as a log"):
+        opened()
+    result = verified(database)
+    assert (result.chain_valid, result.first_broken_at_row_id) == (False, "300")
 
 
 def test_a_log_whose_signing_key_was_taken_away_is_not_signed_by_a_new_one(opened, database: Path) -> None:

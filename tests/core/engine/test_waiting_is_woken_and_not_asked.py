@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,3 +123,32 @@ def test_closing_the_log_ends_waiting(shop: AgentLattice, looks: Callable[[int],
         shop.close()
     (error,) = became
     assert isinstance(error, StoreError)
+
+
+async def test_a_wait_that_is_cancelled_as_it_begins_leaves_nobody_behind(
+    shop: AgentLattice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a watcher that nobody ends, the database would be asked for changes as long as the process lives."""
+    follower = shop._engine.follower
+    watch = follower.watch
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Callable[[], None]:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        end = watch(*arguments)
+
+        def over() -> None:
+            end()
+            ended.set()
+
+        return over
+
+    monkeypatch.setattr(follower, "watch", slow)
+    waits = asyncio.create_task(shop.await_approval(ask(shop)))
+    assert await asyncio.to_thread(begun.wait, PATIENCE)
+    waits.cancel()
+    await asyncio.gather(waits, return_exceptions=True)
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait, PATIENCE)
+    assert follower._watchers == []
