@@ -276,3 +276,20 @@ def test_an_error_is_one_line_whatever_it_quotes(al: Al) -> None:
         "error: agent `ci\\nerror: all is well\\x1b[1A` must be 1 to 200 printable"
     )
     assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["serve"], ["organisations", "add", "acme"], ["webhooks", "list", "--as", "ana"]]
+)
+def test_what_takes_the_server_extra_says_so(
+    governed: AgentLattice, al_process: AlProcess, project: Path, arguments: list[str]
+) -> None:
+    """Without the extra, the line that installs it is the error; there is no traceback, and nothing is made."""
+    (project / "fastapi.py").write_text("raise ModuleNotFoundError('no fastapi', name='fastapi')\n")
+    before = sorted(path.name for path in project.iterdir())
+    run = al_process(*arguments)
+    assert run.returncode == 1
+    assert run.stderr == (
+        "error: this needs `fastapi`, which comes with `pip install 'agentlattice-integrations[server]'`\n"
+    )
+    assert sorted(path.name for path in project.iterdir() if path.name != "__pycache__") == before
