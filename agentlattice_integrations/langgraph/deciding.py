@@ -95,6 +95,11 @@ class CallGate:
     """A `ToolGate` with what it needs to know of LangChain."""
 
     def __init__(self, client: GovernanceClient | Delegate, options: GateOptions) -> None:
+        unknown = sorted(options.keys() - GateOptions.__optional_keys__)
+        if unknown:  # a misspelt `redact` that nobody reads would have secrets recorded
+            raise TypeError(
+                f"there is no option `{unknown[0]}`; there are {', '.join(GateOptions.__annotations__)}"
+            )
         self.on_approval = options.get("on_approval")
         if self.on_approval is not None and self.on_approval not in get_args(OnApproval):
             raise ValueError(

@@ -18,7 +18,15 @@ from agentlattice_core import AgentLattice
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
 from agentlattice_core.results import AuditEvent
 from agentlattice_core.toolcalls import Coverage
-from agentlattice_integrations.langgraph import GovernanceMiddleware, coverage, govern
+from agentlattice_integrations.langgraph import (
+    GovernanceMiddleware,
+    coverage,
+    govern,
+    govern_tool,
+    governed_tool_node,
+    mcp_interceptor,
+    tool_call_wrappers,
+)
 
 Recorded = Callable[[], list[AuditEvent]]
 
@@ -71,6 +79,25 @@ def test_what_cannot_be_governed_is_refused_in_words(al: AgentLattice, wrong: An
         InvalidRequestError, match="give a tool, a function, a list of them, a ToolNode or a graph"
     ):
         govern(wrong, al)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda al, **options: govern([delete], al, **options),
+        lambda al, **options: govern_tool(tool(delete), al, **options),
+        lambda al, **options: govern(tool_graph(_deleting(), ToolNode([delete])), al, **options),
+        lambda al, **options: governed_tool_node([delete], al, **options),
+        lambda al, **options: GovernanceMiddleware(al, **options),
+        lambda al, **options: tool_call_wrappers(al, **options),
+        lambda al, **options: mcp_interceptor(al, **options),
+    ],
+    ids=["tools", "tool", "graph", "node", "middleware", "wrappers", "mcp"],
+)
+def test_an_option_that_there_is_not_is_never_ignored(al: AgentLattice, form: Callable[..., object]) -> None:
+    """A misspelt `redact` would have secrets recorded: every form refuses it, and names the options there are."""
+    with pytest.raises(TypeError, match=r"no option `redcat`; there are actions, redact, on_approval, "):
+        form(al, redcat=["ssn"])
 
 
 def test_a_graph_without_tools_is_not_governed_in_silence(al: AgentLattice) -> None:
