@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from langgraph_scripted import ScriptedModel, asking, call, run, tool_graph, too
 
 from agentlattice_core import AgentLattice
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
+from agentlattice_core.policy import PolicyDocument
 from agentlattice_core.results import AuditEvent
 from agentlattice_core.toolcalls import Coverage
 from agentlattice_integrations.langgraph import (
@@ -98,6 +100,23 @@ def test_an_option_that_there_is_not_is_never_ignored(al: AgentLattice, form: Ca
     """A misspelt `redact` would have secrets recorded: every form refuses it, and names the options there are."""
     with pytest.raises(TypeError, match=r"no option `redcat`; there are actions, redact, on_approval, "):
         form(al, redcat=["ssn"])
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize(
+    "told", ["eve@acme.com", lambda config: config["configurable"]["user"]], ids=["text", "function"]
+)
+def test_the_end_user_is_who_the_application_says(tmp_path: Path, told: Any, how: str) -> None:
+    """`on_behalf_of` names them, or reads them from the run's config, and whoever approves is shown them."""
+    policies = PolicyDocument.parse(
+        "version: 1\npolicies: [{name: Ask, action: tool.delete, effect: require_approval}]\n"
+    )
+    with AgentLattice.embedded(tmp_path / "g.db", policies=policies, agent="support") as al:
+        graph = tool_graph(_deleting(), ToolNode([delete]))
+        govern(graph, al, on_approval="defer", on_behalf_of=told)
+        run(graph, how, {"configurable": {"user": "eve@acme.com"}})
+        (request,) = al.for_operator("ana").list_pending_approvals_sync()
+        assert request.on_behalf_of == "eve@acme.com"
 
 
 def test_a_graph_without_tools_is_not_governed_in_silence(al: AgentLattice) -> None:
