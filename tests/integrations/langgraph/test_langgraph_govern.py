@@ -23,6 +23,7 @@ from agentlattice_core.toolcalls import Coverage
 from agentlattice_integrations.langgraph import (
     GovernanceMiddleware,
     coverage,
+    current_action_id,
     govern,
     govern_tool,
     governed_tool_node,
@@ -117,6 +118,38 @@ def test_the_end_user_is_who_the_application_says(tmp_path: Path, told: Any, how
         run(graph, how, {"configurable": {"user": "eve@acme.com"}})
         (request,) = al.for_operator("ana").list_pending_approvals_sync()
         assert request.on_behalf_of == "eve@acme.com"
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("form", ["middleware", "tools", "graph", "node", "wrappers"])
+def test_a_tool_can_ask_for_the_id_of_its_action(
+    al: AgentLattice, recorded: Recorded, form: str, how: str
+) -> None:
+    """What it passes on as an idempotency key is the id in the log; outside of a governed tool there is none."""
+    seen: list[str | None] = []
+
+    @tool
+    def write(size: int) -> str:
+        """Write."""
+        seen.append(current_action_id())
+        return "written"
+
+    model = ScriptedModel(asking(call("write", "1", size=1), call("write", "2", size=2)))
+    if form == "middleware":
+        agent: Any = create_agent(model, [write], middleware=[GovernanceMiddleware(al)])
+    elif form == "tools":
+        agent = create_agent(model, govern([write], al))
+    elif form == "graph":
+        agent = govern(tool_graph(model, ToolNode([write])), al)
+    elif form == "node":
+        agent = tool_graph(model, governed_tool_node([write], al))
+    else:
+        wrap, awrap = tool_call_wrappers(al)
+        agent = tool_graph(model, ToolNode([write], wrap_tool_call=wrap, awrap_tool_call=awrap))
+    run(agent, how)
+    assert len(seen) == 2
+    assert set(seen) == {event.id for event in recorded()}
+    assert current_action_id() is None
 
 
 def test_a_graph_without_tools_is_not_governed_in_silence(al: AgentLattice) -> None:
