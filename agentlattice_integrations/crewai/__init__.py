@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
     if error.name != "crewai":
         raise
     raise ImportError(
-        'crewai is not installed: run `pip install "agentlattice-integrations[crewai]"`'
+        'crewai is not installed; run `pip install "agentlattice-integrations[crewai]"`'
     ) from error
 
 from agentlattice_integrations.crewai.denials import ToolDenied

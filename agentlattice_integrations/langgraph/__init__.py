@@ -21,12 +21,14 @@ from agentlattice_integrations.langgraph.mcp import mcp_interceptor
 from agentlattice_integrations.langgraph.middleware import GovernanceMiddleware
 from agentlattice_integrations.langgraph.nodes import governed_tool_node, tool_call_wrappers
 from agentlattice_integrations.langgraph.resuming import aresume_when_decided, resume_when_decided
+from agentlattice_integrations.langgraph.tickets import current_action_id
 
 __all__ = [
     "GovernanceMiddleware",
     "aresume_when_decided",
     "arg",
     "coverage",
+    "current_action_id",
     "govern",
     "govern_tool",
     "governed",

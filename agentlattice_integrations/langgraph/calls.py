@@ -168,6 +168,7 @@ def make_call(
     config: RunnableConfig | None,
     attempts: Attempts,
     run: str = "0",
+    on_behalf_of: str | None = None,
 ) -> ToolCall:
     """The call as the gate sees it. `target` is what a mapping may hang on, `run` which of the call's runs this is."""
     configurable: Mapping[str, Any] = (config and config.get("configurable")) or {}
@@ -184,6 +185,7 @@ def make_call(
         target=target,
         schema=facts.schema,
         run=None if thread is None else str(thread),
+        on_behalf_of=on_behalf_of,
         context=_context(configurable, call_id),
     )
 

@@ -58,6 +58,7 @@ _NOBODY = (
 )
 
 Approver = DecidingClient | Callable[[RunnableConfig], DecidingClient | None]
+OnBehalfOf = str | Callable[[RunnableConfig], str | None]
 """Whose decision an answer in the agent's interface is: an operator's client, or what finds it for a run's config."""
 
 
@@ -66,6 +67,7 @@ class GateOptions(TypedDict, total=False):
 
     `on_approval` is `pause`, `wait` or `defer`; None pauses where that is possible and waits elsewhere. `approver` is
     whose decision an answer in the agent's interface is; without it, an approval given there does not count.
+    `on_behalf_of` is the end user, or a function of a run's config that tells.
     """
 
     actions: ActionTable | Mapping[Any, Any] | str | Path | None
@@ -73,6 +75,7 @@ class GateOptions(TypedDict, total=False):
     on_approval: OnApproval | None
     approval_timeout: float | None
     approver: Approver | None
+    on_behalf_of: OnBehalfOf | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,18 @@ class CallGate:
     """A `ToolGate` with what it needs to know of LangChain."""
 
     def __init__(self, client: GovernanceClient | Delegate, options: GateOptions) -> None:
+        unknown = sorted(options.keys() - GateOptions.__optional_keys__)
+        if unknown:  # a misspelt `redact` that nobody reads would have secrets recorded
+            raise TypeError(
+                f"there is no option `{unknown[0]}`; there are {', '.join(GateOptions.__annotations__)}"
+            )
         self.on_approval = options.get("on_approval")
         if self.on_approval is not None and self.on_approval not in get_args(OnApproval):
             raise ValueError(
                 f"on_approval `{self.on_approval}` is not one of {', '.join(get_args(OnApproval))}"
             )
         self._approver = options.get("approver")
+        self._on_behalf_of = options.get("on_behalf_of")
         actions = ActionTable.of(options.get("actions"))
 
         def make(acting: GovernanceClient) -> ToolGate:
@@ -120,6 +129,13 @@ class CallGate:
     def pauses(self) -> bool:
         """Whether calls are paused where they can be."""
         return self.on_approval in (None, "pause")
+
+    def _end_user(self, config: RunnableConfig | None) -> str | None:
+        """For whom the agent acts in this run, if the application says so."""
+        told = self._on_behalf_of
+        if told is None or isinstance(told, str):
+            return told
+        return told(config) if config is not None else None
 
     def subject(self, tool: BaseTool) -> Subject:
         """`tool`, not governed by anything, as this gate will ask about it. Marks and the table are read here, once."""
@@ -149,7 +165,9 @@ class CallGate:
         """
         pause = Pause(config, facts.name, call_id)
         pause.look_sync()
-        call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS, pause.run)
+        call = make_call(
+            facts, target, arguments, call_id, config, _ATTEMPTS, pause.run, self._end_user(config)
+        )
         gate = self.acting.gate_sync(*run_of(config))
         if isinstance(gate, NoChild):
             return gate.refuse_sync(self.gate, call)
@@ -196,7 +214,9 @@ class CallGate:
         """As `decide_sync`, without blocking the event loop."""
         pause = Pause(config, facts.name, call_id)
         await pause.look()
-        call = make_call(facts, target, arguments, call_id, config, _ATTEMPTS, pause.run)
+        call = make_call(
+            facts, target, arguments, call_id, config, _ATTEMPTS, pause.run, self._end_user(config)
+        )
         gate = await self.acting.gate_of(*run_of(config))
         if isinstance(gate, NoChild):
             return await gate.refuse(self.gate, call)
@@ -343,7 +363,7 @@ class CallGate:
         self, call: Mapping[str, Any], config: RunnableConfig | None, reason: str, message: str
     ) -> ToolMessage:
         """Refuse a model's call (`name`, `args`, `id`) before anything runs, and say why to the model."""
-        made = _bare_call(call, config)
+        made = _bare_call(call, config, self._end_user(config))
         gate = self.acting.gate_sync(*run_of(config))
         if isinstance(gate, NoChild):
             denial = gate.refuse_sync(self.gate, made)
@@ -355,7 +375,7 @@ class CallGate:
         self, call: Mapping[str, Any], config: RunnableConfig | None, reason: str, message: str
     ) -> ToolMessage:
         """As `refuse_sync`."""
-        made = _bare_call(call, config)
+        made = _bare_call(call, config, self._end_user(config))
         gate = await self.acting.gate_of(*run_of(config))
         if isinstance(gate, NoChild):
             denial = await gate.refuse(self.gate, made)
@@ -433,6 +453,7 @@ def _hosted_call(name: str, arguments: Mapping[str, Any], call_id: str | None) -
     return ToolCall(framework=FRAMEWORK, tool=name, arguments=arguments, call_id=call_id, kind="hosted")
 
 
-def _bare_call(call: Mapping[str, Any], config: RunnableConfig | None) -> ToolCall:
+def _bare_call(call: Mapping[str, Any], config: RunnableConfig | None, user: str | None) -> ToolCall:
     arguments = call["args"] if isinstance(call["args"], Mapping) else {}
-    return make_call(ToolFacts.unknown(call["name"]), None, arguments, call["id"], config, _ATTEMPTS)
+    facts = ToolFacts.unknown(call["name"])
+    return make_call(facts, None, arguments, call["id"], config, _ATTEMPTS, on_behalf_of=user)

@@ -24,7 +24,7 @@ from agentlattice_integrations.langgraph.messages import report_error, report_re
 if TYPE_CHECKING:
     from agentlattice_integrations.langgraph.deciding import CallGate
 
-__all__ = ["Ticket", "Tickets", "current_tickets"]
+__all__ = ["Ticket", "Tickets", "current_action_id", "current_tickets"]
 
 Stage = Literal["decided", "running", "entered", "replaced"]
 _UNCHANGEABLE = frozenset({str, int, float, bool, type(None)})
@@ -85,6 +85,12 @@ class Ticket:
 
 
 _INNERMOST: ContextVar[Ticket | None] = ContextVar("agentlattice_langgraph_ticket", default=None)
+
+
+def current_action_id() -> str | None:
+    """Inside a governed tool: the id of its action in the log, which serves as an idempotency key. Else None."""
+    ticket = _INNERMOST.get()
+    return None if ticket is None else ticket.permit.action_id
 
 
 def current_tickets() -> Sequence[Ticket]:

@@ -500,13 +500,16 @@ def _public_key(given: str) -> VerifierKey:
     from agentlattice_core.audit.note import VerifierKey
     from agentlattice_core.errors import AuditError
 
-    path = Path(given)
+    path, text = Path(given), given
     if "+" not in given or path.is_file():
         try:
-            given = path.read_bytes()[:_MAX_NOTE_BYTES].decode().strip()
+            text = path.read_bytes()[:_MAX_NOTE_BYTES].decode().strip()
         except UnicodeDecodeError:
             raise AuditError(f"`{path}` is not a public key: it is not text") from None
-    return VerifierKey.parse(given)
+    try:
+        return VerifierKey.parse(text)
+    except AuditError as error:
+        raise AuditError(f"`{given:.80}` is not what `al audit key` prints: {error.message}") from None
 
 
 def _row(problem: Any) -> str | None:

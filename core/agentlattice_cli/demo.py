@@ -32,7 +32,9 @@ from agentlattice_core import AgentLattice, ApprovalRequest, InvalidRequestError
 from agentlattice_core.policy.document import PolicyDocument
 from agentlattice_integrations.demo import Played, Reply, play, read_denial, status_of
 
-__all__ = ["demo"]
+__all__ = ["app"]
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +88,24 @@ _QUIET: Final = {
 }
 
 
+@app.command()
 def demo(
     framework: Annotated[
-        str, typer.Option(help="langgraph, crewai, openai-agents, or all that are installed.")
+        str,
+        typer.Option(metavar="NAME", help="langgraph, crewai, openai-agents, or `all` that are installed."),
     ] = "all",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Approve without asking.")] = False,
     keep: Annotated[
-        Path | None, typer.Option(help="Keep the database in this file, which must not exist.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the database in this file, which must not exist."),
     ] = None,
     policies: Annotated[
-        Path | None, typer.Option(help="Play it under another policy file than the one that ships.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Play it under another policy file than the one that ships."),
     ] = None,
 ) -> None:
-    """Watch an agent being denied, correct itself and ask a person: no key, no network."""
+    """Watch a governed agent be denied, correct itself, and ask a person. No key, no network."""
     out = sys.stdout
     screen = Screen(Console(file=io.StringIO() if as_json else out, highlight=False))
     chosen, missing = _choose(framework)

@@ -127,7 +127,7 @@ class Screen:
 
     def _hang(self, first: Text, indent: int, text: Text) -> None:
         """`text` in lines of the console's width: the first behind `first`, the others at `indent`."""
-        for line in text.wrap(self._console, max(20, self._console.width - indent)):
+        for line in text.wrap(self._console, max(1, self._console.width - indent)):
             line.rstrip()
             self._console.print(Text.assemble(first, line))
             first = Text(" " * indent)

@@ -3,7 +3,8 @@
 - Exit codes: 0 done; 1 an error, or the answer is no; 130 interrupted. Commands that ask for an action (`gate`,
   `execute`, `can-i`, `whoami`) use 1 for denied, 2 for nobody decided, 3 for anything that kept them from an answer,
   so that a mistyped flag never reads as a denial or a timeout.
-- An error is one line on standard error that begins with `error: `. A traceback is a defect of ours.
+- An error is one line on standard error that begins with `error: `, whatever the text that it quotes. A traceback is a
+  defect of ours.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class _Warnings(logging.Handler):
     """What the core notices in the background, as one line on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(f"warning: {record.getMessage()}\n")
+        _say(record.getMessage(), "warning")
 
 
 _WARNINGS = _Warnings()
@@ -85,6 +86,8 @@ def _sentence(message: str) -> str:
     return ": ".join(part[:1].lower() + part[1:] for part in text.split(": "))
 
 
-def _say(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
+def _say(message: str, kind: str = "error") -> None:
+    from agentlattice_cli.output import spelled_out
+
+    sys.stderr.write(f"{kind}: {spelled_out(message)}\n")
     sys.stderr.flush()

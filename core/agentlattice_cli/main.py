@@ -89,14 +89,9 @@ def _program(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def _demo(context: typer.Context) -> None:
-    """Watch a governed agent be denied, correct itself, and ask a person. No key, no network.
+    """Watch a governed agent be denied, correct itself, and ask a person. No key, no network."""
+    from agentlattice_cli.demo import app as story
 
-    `al demo --help` lists what it takes.
-    """
-    from agentlattice_cli.demo import demo
-
-    story = typer.Typer(rich_markup_mode=None, add_completion=False)
-    story.command()(demo)
     command = typer.main.get_command(story)
     code = command.main(args=context.args, prog_name="al demo", standalone_mode=False)
     raise typer.Exit(code if isinstance(code, int) else 0)

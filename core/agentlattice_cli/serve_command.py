@@ -48,23 +48,26 @@ def serve(
     ] = 6000,
 ) -> None:
     """Serve agents and operators over HTTP."""
+    from agentlattice_cli.opening import installed_server
     from agentlattice_cli.settings import resolve
     from agentlattice_core.client import AgentLattice
     from agentlattice_core.principals import Operator
-    from agentlattice_server import (
-        Organisations,
-        OutwardSettings,
-        Service,
-        ServiceSettings,
-        create_app,
-        listen,
-        telemetry,
-    )
-    from agentlattice_server.bootstrap import BOOTSTRAP, first_keys, first_link, write_bootstrap
-    from agentlattice_server.oidc import provider_in
-    from agentlattice_server.requestlog import log_as_json
-    from agentlattice_server.webhooks.addresses import Reach
-    from agentlattice_server.webhooks.sealing import SealingKey
+
+    with installed_server():
+        from agentlattice_server import (
+            Organisations,
+            OutwardSettings,
+            Service,
+            ServiceSettings,
+            create_app,
+            listen,
+            telemetry,
+        )
+        from agentlattice_server.bootstrap import BOOTSTRAP, first_keys, first_link, write_bootstrap
+        from agentlattice_server.oidc import provider_in
+        from agentlattice_server.requestlog import log_as_json
+        from agentlattice_server.webhooks.addresses import Reach
+        from agentlattice_server.webhooks.sealing import SealingKey
 
     settings = resolve(
         {

@@ -158,7 +158,12 @@ def create_key(
 def rotate_key(
     key: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `al keys list` shows it.")],
     overlap: Annotated[
-        float, typer.Option("--overlap", metavar="SECONDS", help="How long the old key goes on working.")
+        float,
+        typer.Option(
+            "--overlap",
+            metavar="SECONDS",
+            help="How long the old key goes on working; without it, not at all.",
+        ),
     ] = 0,
     base_url: Url = None,
     json: options.Json = False,

@@ -31,14 +31,18 @@ class _State(Protocol):
 
 
 def check_name(name: Any, what: str) -> str:
-    """`name` if it can name an agent or a person: 1 to 200 printable characters. Raises InvalidRequestError."""
+    """`name` if it can name an agent or a person: 1 to 200 printable characters, no space at either end. Raises
+    InvalidRequestError.
+    """
     if (
         not isinstance(name, str)
         or not 0 < len(name) <= 200
         or not name.isprintable()
         or name != name.strip()
     ):
-        raise InvalidRequestError(f"{what} `{name!s:.80}` must be 1 to 200 printable characters")
+        raise InvalidRequestError(
+            f"{what} `{name!s:.80}` must be 1 to 200 printable characters, without a space at either end"
+        )
     return name
 
 

@@ -188,10 +188,14 @@ class Notary:
                     _check_end(reader)
                 # Asked once more: whoever recorded them may have begun and signed the log since it was read above.
                 if last.size == 0 and size > 1 and self.last().size == 0:
-                    raise AuditError(
-                        f"the log has {size} entries, and its signing key has signed none: another key was put "
-                        "in its place"
+                    self._raise_alarm(
+                        AuditError(
+                            f"the log has {size} entries, and its signing key has signed none: another key was put "
+                            "in its place"
+                        ),
+                        "the key that signed it is put back, or named as `signing_key`",
                     )
+                    return last.size
                 verify_consistency(last.size, last.root, size, root, _proof(reader, last.size, size))
         except AuditError as error:
             self._raise_alarm(error)
@@ -199,12 +203,15 @@ class Notary:
             self._raise_alarm(AuditError("what is stored cannot be read as a log"))
         return last.size
 
-    def _raise_alarm(self, error: AuditError) -> None:
+    def _raise_alarm(
+        self,
+        error: AuditError,
+        until: str = "it is restored, or the copy accepted with `al audit accept-restore`",
+    ) -> None:
         if self.alarm is None:
             _log.error("the audit log is not the one that was signed: %s", error)
         self.alarm = (
-            f"the audit log is not the one that was signed ({error}); "
-            "nothing is recorded in it until it is restored, or the copy accepted with `al audit accept-restore`"
+            f"the audit log is not the one that was signed ({error}); nothing is recorded in it until {until}"
         )
 
     def _read_head(self) -> tuple[int, bytes]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from typer.main import get_command
 
+from agentlattice_cli import demo
 from agentlattice_cli.main import app
 
 __all__ = ["PAGE", "commands", "page"]
@@ -23,6 +24,8 @@ def commands() -> Iterator[tuple[str, Any]]:
     """Every command with its full name, groups left out."""
 
     def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        if name == "al demo":  # which hands all it is given on to a program of its own
+            command = get_command(demo.app)
         if not hasattr(command, "commands"):
             yield name, command
             return
@@ -49,13 +52,20 @@ def _section(name: str, command: Any) -> str:
     if arguments or options:
         lines += ["| | |", "|---|---|"]
         lines += [f"| `{param.metavar}` | {param.help} |" for param in arguments]
-        lines += [f"| `{_spelled(param)}` | {param.help} |" for param in options]
+        lines += [f"| `{_spelled(param)}` | {param.help}{_otherwise(param)} |" for param in options]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _spelled(option: Any) -> str:
     flags = ", ".join(option.opts)
     return flags if option.is_flag else f"{flags} {option.metavar.replace('|', chr(92) + '|')}"
+
+
+def _otherwise(option: Any) -> str:
+    """What holds without the option, where its help does not say so itself."""
+    if option.required:
+        return " Required."
+    return "" if option.is_flag or not option.default else f" Default: `{option.default}`."
 
 
 if __name__ == "__main__":

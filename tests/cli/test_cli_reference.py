@@ -107,6 +107,7 @@ def test_the_json_documents_hold_what_is_promised(governed: AgentLattice, al: Al
         "audit verify --proof": ["proof.json", "--key", key],
         "audit checkpoint": [],
         "audit key": [],
+        "demo": ["--framework", "langgraph"],
     }
     rows = re.findall(
         r"^\| (`[^|]*`) \| ([^|]*) \|$", PROSE.partition("the JSON document |")[2], flags=re.MULTILINE

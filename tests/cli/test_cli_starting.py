@@ -267,3 +267,29 @@ def test_what_an_agent_wrote_cannot_paint_over_the_terminal(governed: AgentLatti
     assert "a\\x1bb" in shown
     assert "\x1b" not in shown
     assert os.linesep + "approved" + os.linesep not in shown
+
+
+def test_an_error_is_one_line_whatever_it_quotes(al: Al) -> None:
+    """A name with a line break or an escape sequence in it is spelled out, and the error ends where its line does."""
+    refused = al("execute", "pr.open", "--agent", "ci\nerror: all is well\x1b[1A")
+    assert refused.stderr.startswith(
+        "error: agent `ci\\nerror: all is well\\x1b[1A` must be 1 to 200 printable"
+    )
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["serve"], ["organisations", "add", "acme"], ["webhooks", "list", "--as", "ana"]]
+)
+def test_what_takes_the_server_extra_says_so(
+    governed: AgentLattice, al_process: AlProcess, project: Path, arguments: list[str]
+) -> None:
+    """Without the extra, the line that installs it is the error; there is no traceback, and nothing is made."""
+    (project / "fastapi.py").write_text("raise ModuleNotFoundError('no fastapi', name='fastapi')\n")
+    before = sorted(path.name for path in project.iterdir())
+    run = al_process(*arguments)
+    assert run.returncode == 1
+    assert run.stderr == (
+        "error: this needs `fastapi`, which comes with `pip install 'agentlattice-integrations[server]'`\n"
+    )
+    assert sorted(path.name for path in project.iterdir() if path.name != "__pycache__") == before

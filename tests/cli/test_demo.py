@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import os
 import re
@@ -14,9 +15,12 @@ from typing import Any
 import jsonschema
 import pytest
 from cli_world import PROGRAM, Al, AlProcess, Terminal
+from rich.console import Console
 
+from agentlattice_cli.demo_screen import Screen
 from agentlattice_core import AgentLattice
 from agentlattice_core.toolcalls import denial_schema
+from agentlattice_integrations.demo import Answer, Call
 
 FRAMEWORKS = ["langgraph", "crewai", "openai-agents"]
 LIGHT = ("--framework", "openai-agents")
@@ -148,6 +152,19 @@ def test_in_a_pipe_it_is_plain_text_of_80_columns(al_process: AlProcess) -> None
     assert [line for line in run.stdout.splitlines() if line != line.rstrip()] == []
     assert "approved (by the demonstration itself)" in run.stdout
     assert re.search(r"verify  \d+ entries, unbroken", run.stdout)
+
+
+def test_on_a_narrow_terminal_every_line_keeps_its_column() -> None:
+    """What does not fit goes on below where it began: no line is wider than the terminal, and none is broken twice."""
+    console = Console(file=io.StringIO(), width=30)
+    screen = Screen(console)
+    screen.show(Call("open_pull_request", {"branch": "billing-v2", "files": ["a"] * 87}))
+    screen.show(Answer("refused: `pr_size` must be less than `50`, and is `87`"))
+    assert isinstance(console.file, io.StringIO)
+    first, *more = console.file.getvalue().splitlines()
+    assert first.startswith("  model calls  open_pull")
+    assert {line[:15].strip() for line in more} == {"", "model says"}
+    assert max(map(len, [first, *more])) <= 30
 
 
 def test_a_kept_database_holds_the_story_and_verifies(al: Al) -> None:

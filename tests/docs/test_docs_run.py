@@ -14,6 +14,7 @@ RUN_ELSEWHERE = {
     "docs/audit-format.md": "tests/core/audit/test_audit_export.py",
     "docs/clients.md": "tests/docs/test_docs_clients.py",
     "docs/delegation.md": "tests/core/delegation/test_delegation_page.py",
+    "docs/python.md": "tests/docs/test_docs_python.py",
     "docs/policy-language.md": "tests/core/policy/test_policy_language_page.py",
     "docs/tool-calls.md": "tests/core/toolcalls/test_toolcall_docs.py",
     "docs/adapters/openai-agents.md": "tests/integrations/openai_agents/test_openai_docs.py",

@@ -157,6 +157,12 @@ def test_a_fresh_environment_without_extras_works_and_holds_no_framework(wheel: 
     for command in (["init"], ["execute", "report.write", "--agent", "ci"], ["audit", "verify", "--state"]):
         done = run("al", *command)
         assert done.returncode == 0, done.stderr
+    for command in ("serve", "demo"):
+        done = run("al", command)
+        assert done.returncode == 1
+        assert re.fullmatch(r"error: .*pip install .agentlattice-integrations\[\w+\].*\n", done.stderr), (
+            done.stderr
+        )
     for room, extra in (
         ("langgraph", "langgraph"),
         ("crewai", "crewai"),

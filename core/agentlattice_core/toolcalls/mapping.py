@@ -459,11 +459,18 @@ class ActionTable:
 
     @classmethod
     def of(cls, entries: ActionTable | Mapping[Any, Any] | str | Path | None) -> ActionTable:
-        """`entries` as a table; text or a path names a YAML file."""
+        """`entries` as a table; text or a path names a YAML file. Raises InvalidRequestError."""
         if isinstance(entries, ActionTable):
             return entries
         if isinstance(entries, str | Path):
-            return cls.from_yaml(Path(entries).read_text(encoding="utf-8"), str(entries))
+            try:
+                text = Path(entries).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                raise InvalidRequestError(
+                    f"action table `{entries}` cannot be read: {str(why).lower()}"
+                ) from None
+            return cls.from_yaml(text, str(entries))
         return cls(entries)
 
     @classmethod

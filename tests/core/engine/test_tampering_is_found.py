@@ -325,8 +325,10 @@ def test_a_log_whose_signing_key_was_taken_away_is_not_signed_by_a_new_one(opene
     change(database, "DELETE FROM checkpoints")
     for name in ("governance.db.key", "governance.db.key.signed"):
         (database.parent / name).unlink()
-    with pytest.raises(NotRecordedError, match="another key was put in its place"):
+    with pytest.raises(NotRecordedError, match="another key was put in its place") as refused:
         opened()
+    assert "until the key that signed it is put back, or named as `signing_key`" in str(refused.value)
+    assert "accept-restore" not in str(refused.value)  # which a key that has signed nothing is no reason for
 
 
 def test_a_log_is_signed_before_anything_is_recorded_in_it(opened) -> None:

@@ -166,6 +166,7 @@ def test_who_the_application_says_it_acts_for_wins() -> None:
         (lambda: ActionTable({"a": {"action": "x", "amuont": 1}}), "unknown member `amuont`"),
         (lambda: ActionTable({"a": {"amount": 1}}), "`action` must be"),
         (lambda: ActionTable({"": "x"}), "tool name is empty"),
+        (lambda: ActionTable.of("gone.yaml"), "action table `gone.yaml` cannot be read: no such file"),
         (lambda: ActionTable.from_yaml("- a"), "object of tool names"),
         (lambda: ActionTable.from_yaml("a: [", "t.yaml"), "t.yaml: not valid YAML at line"),
         (lambda: ActionTable.from_yaml("a: x\na: y", "t.yaml"), "at line 2 .a name stands twice"),

@@ -28,7 +28,7 @@ def test_without_crewai_the_error_says_what_to_install() -> None:
     done = _python(_WITHOUT_CREWAI + "import agentlattice_integrations.crewai")
     last = done.stderr.strip().splitlines()[-1]
     assert (
-        last == 'ImportError: crewai is not installed: run `pip install "agentlattice-integrations[crewai]"`'
+        last == 'ImportError: crewai is not installed; run `pip install "agentlattice-integrations[crewai]"`'
     )
 
 

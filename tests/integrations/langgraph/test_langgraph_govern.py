@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,19 @@ from langgraph_scripted import ScriptedModel, asking, call, run, tool_graph, too
 
 from agentlattice_core import AgentLattice
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
+from agentlattice_core.policy import PolicyDocument
 from agentlattice_core.results import AuditEvent
 from agentlattice_core.toolcalls import Coverage
-from agentlattice_integrations.langgraph import GovernanceMiddleware, coverage, govern
+from agentlattice_integrations.langgraph import (
+    GovernanceMiddleware,
+    coverage,
+    current_action_id,
+    govern,
+    govern_tool,
+    governed_tool_node,
+    mcp_interceptor,
+    tool_call_wrappers,
+)
 
 Recorded = Callable[[], list[AuditEvent]]
 
@@ -71,6 +82,74 @@ def test_what_cannot_be_governed_is_refused_in_words(al: AgentLattice, wrong: An
         InvalidRequestError, match="give a tool, a function, a list of them, a ToolNode or a graph"
     ):
         govern(wrong, al)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda al, **options: govern([delete], al, **options),
+        lambda al, **options: govern_tool(tool(delete), al, **options),
+        lambda al, **options: govern(tool_graph(_deleting(), ToolNode([delete])), al, **options),
+        lambda al, **options: governed_tool_node([delete], al, **options),
+        lambda al, **options: GovernanceMiddleware(al, **options),
+        lambda al, **options: tool_call_wrappers(al, **options),
+        lambda al, **options: mcp_interceptor(al, **options),
+    ],
+    ids=["tools", "tool", "graph", "node", "middleware", "wrappers", "mcp"],
+)
+def test_an_option_that_there_is_not_is_never_ignored(al: AgentLattice, form: Callable[..., object]) -> None:
+    """A misspelt `redact` would have secrets recorded: every form refuses it, and names the options there are."""
+    with pytest.raises(TypeError, match=r"no option `redcat`; there are actions, redact, on_approval, "):
+        form(al, redcat=["ssn"])
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize(
+    "told", ["eve@acme.com", lambda config: config["configurable"]["user"]], ids=["text", "function"]
+)
+def test_the_end_user_is_who_the_application_says(tmp_path: Path, told: Any, how: str) -> None:
+    """`on_behalf_of` names them, or reads them from the run's config, and whoever approves is shown them."""
+    policies = PolicyDocument.parse(
+        "version: 1\npolicies: [{name: Ask, action: tool.delete, effect: require_approval}]\n"
+    )
+    with AgentLattice.embedded(tmp_path / "g.db", policies=policies, agent="support") as al:
+        graph = tool_graph(_deleting(), ToolNode([delete]))
+        govern(graph, al, on_approval="defer", on_behalf_of=told)
+        run(graph, how, {"configurable": {"user": "eve@acme.com"}})
+        (request,) = al.for_operator("ana").list_pending_approvals_sync()
+        assert request.on_behalf_of == "eve@acme.com"
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("form", ["middleware", "tools", "graph", "node", "wrappers"])
+def test_a_tool_can_ask_for_the_id_of_its_action(
+    al: AgentLattice, recorded: Recorded, form: str, how: str
+) -> None:
+    """What it passes on as an idempotency key is the id in the log; outside of a governed tool there is none."""
+    seen: list[str | None] = []
+
+    @tool
+    def write(size: int) -> str:
+        """Write."""
+        seen.append(current_action_id())
+        return "written"
+
+    model = ScriptedModel(asking(call("write", "1", size=1), call("write", "2", size=2)))
+    if form == "middleware":
+        agent: Any = create_agent(model, [write], middleware=[GovernanceMiddleware(al)])
+    elif form == "tools":
+        agent = create_agent(model, govern([write], al))
+    elif form == "graph":
+        agent = govern(tool_graph(model, ToolNode([write])), al)
+    elif form == "node":
+        agent = tool_graph(model, governed_tool_node([write], al))
+    else:
+        wrap, awrap = tool_call_wrappers(al)
+        agent = tool_graph(model, ToolNode([write], wrap_tool_call=wrap, awrap_tool_call=awrap))
+    run(agent, how)
+    assert len(seen) == 2
+    assert set(seen) == {event.id for event in recorded()}
+    assert current_action_id() is None
 
 
 def test_a_graph_without_tools_is_not_governed_in_silence(al: AgentLattice) -> None:
