@@ -1,7 +1,7 @@
 """What each condition operator means.
 
 - A test takes the action's value and answers True, False, or None for "cannot be compared" (the wrong type).
-  It never raises.
+  It never raises. A list that holds what cannot be compared is unknown, unless its other members decide.
 - Numbers compare as exact decimals: integers and floats by their shortest decimal form, amounts as decimals.
   A boolean is not a number, and text is not a number either.
 - `sensitivity` is ordered: low < medium < high < critical.
@@ -209,7 +209,8 @@ def _contains(expected: Any) -> Test:
         if type(actual) is str:
             return expected in actual if type(expected) is str else None
         if isinstance(actual, list | tuple | frozenset):
-            return any(same(item) for item in actual)
+            found = {same(item) for item in actual}
+            return True if True in found else None if None in found else False
         return None
 
     return test
@@ -220,7 +221,8 @@ def _subset_of(expected: Any) -> Test:
 
     def test(actual: Any) -> bool | None:
         if isinstance(actual, list | tuple | frozenset):
-            return all(member(item) for item in actual)
+            found = {member(item) for item in actual}
+            return False if False in found else None if None in found else True
         return None
 
     return test
