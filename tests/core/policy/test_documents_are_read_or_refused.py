@@ -223,6 +223,9 @@ class TestProblems:
             ("version: 010\n", "read differently"),
             ("version: [1\n", "not YAML"),
             (f"{HEAD}    agents: []\n", "empty list"),
+            (f"{HEAD}    agents:\n", "is empty; give it a value, or leave it out"),
+            (f"{HEAD}    conditions: ~\n", "is empty; give it a value, or leave it out"),
+            (f"{HEAD}    rules: null\n", "is empty; give it a value, or leave it out"),
             (f"{HEAD}    agents: [ann, ann]\n", "`ann` stands here twice"),
             (f"{HEAD}    agents: [7]\n", "put it in quotes"),
             (f"{HEAD}    agents: ann\n", "is not a list"),
@@ -289,6 +292,7 @@ class TestProblems:
             ("{field: metadata, operator: exists}", "name a member"),
             ("{field: a..b, operator: exists}", "is not a field"),
             ("{any: []}", "empty group"),
+            ("{field: a, operator: exists, value: }", "is empty; give it a value"),
             ("{field: a, operator: in, value: []}", "empty list"),
             ("{field: a, operator: in, value: [[1]]}", "holds text, numbers"),
             ("{field: a, operator: cidr, value: 5}", "needs a network"),
@@ -380,6 +384,18 @@ class TestProblems:
             ),
             ("{priority: 1, type: AGENT_SCOPE, effect: REJECT}", "needs `agents`"),
             ("{priority: 1, type: CATEGORY_BLOCKLIST, effect: REJECT}", "is missing"),
+            (
+                "{priority: 1, type: CATEGORY_BLOCKLIST, effect: REJECT, categories: [a], registry: b}",
+                "stands beside `categories`",
+            ),
+            (
+                "{priority: 1, type: TIME_WINDOW, timezone: UTC, effect: REJECT, below: , currency: EUR}",
+                "is empty; give it a value",
+            ),
+            (
+                "{priority: 1, type: DAILY_CAP, effect: REJECT, cap: 5, currency: EUR, except_agents: }",
+                "is empty; give it a value",
+            ),
             (
                 "{priority: 1, type: CATEGORY_BLOCKLIST, effect: REQUIRE HUMAN, categories: [a]}",
                 "did you mean `REQUIRE_HUMAN`?",
