@@ -14,6 +14,7 @@ Codes are stable:
 | `no-effect` | something that changes nothing where it stands |
 | `denies-the-rest` | a guardrail whose conditions deny every action they do not hold for |
 | `unanchored` | a regular expression that allows because it matches somewhere inside |
+| `any-currency` | an amount that is compared without its currency |
 
 - A document with findings is valid and does what it says. What is invalid is refused when it is read.
 """
@@ -30,6 +31,7 @@ from agentlattice_core.policy.fields import ACTION_FIELDS, AGENT_FIELDS, DATA_FI
 from agentlattice_core.policy.index import matches_pattern
 from agentlattice_core.policy.lint_rules import lint_rules
 from agentlattice_core.policy.model import ActionDeclaration, Condition, ConditionNode, Policy
+from agentlattice_core.policy.operators import is_anchored
 from agentlattice_core.policy.reader import did_you_mean
 from agentlattice_core.policy.satisfiable import can_hold
 from agentlattice_core.policy.source import shown
@@ -91,6 +93,7 @@ def lint(
         *_lint_tiers(document.policies),
         *_lint_overlaps(document.policies),
         *_lint_guarded(document),
+        *_lint_counters(document),
         *_lint_unused(document),
     ):
         found.append(_finding(document, *note))
@@ -107,13 +110,17 @@ def _finding(document: PolicyDocument, part_id: str, code: str, path: str, messa
     return Finding(file, line, column, code, part_id, path, message)
 
 
-def _leaves(nodes: Sequence[ConditionNode], path: str) -> Iterator[tuple[Condition, str]]:
+def _leaves(
+    nodes: Sequence[ConditionNode], path: str, *, negated: bool = False
+) -> Iterator[tuple[Condition, str, bool]]:
+    """Each condition, where it stands, and whether it stands under an odd number of `not`."""
     for position, node in enumerate(nodes):
         where = f"{path}[{position}]"
         if isinstance(node, Condition):
-            yield node, where
+            yield node, where, negated
         else:
-            yield from _leaves(node.members, f"{where}.{node.kind}")
+            inner = negated != (node.kind == "not")
+            yield from _leaves(node.members, f"{where}.{node.kind}", negated=inner)
 
 
 _IF_NEVER = {
@@ -131,18 +138,24 @@ def _lint_conditions(policy: Policy, actions: Sequence[ActionDeclaration]) -> It
         what = "this can never hold" if alone else "these conditions can never hold together"
         yield "never-matches", path, f"{what}, {_IF_NEVER[policy.effect]}"
     governed = [declared for declared in actions if matches_pattern(policy.action, declared.action)]
-    for condition, path in _leaves(policy.conditions, "conditions"):
+    leaves = list(_leaves(policy.conditions, "conditions"))
+    currencies = any(condition.field == "currency" for condition, *_ in leaves) or any(
+        rule.currency for rule in policy.rules
+    )
+    for condition, path, negated in leaves:
         if condition.field not in _BUILT_IN:
             yield from _lint_field(condition, f"{path}.field", governed)
         if (
             condition.operator == "matches"
-            and policy.effect != "deny"
-            and not (condition.value.startswith(("^", "\\A")) and condition.value.endswith(("$", "\\z")))
+            and (policy.effect == "deny") is negated
+            and not is_anchored(condition.value)
         ):
-            message = (
-                f"`{shown(condition.value)}` matches anywhere inside; begin it with `^` and end it with `$`"
-            )
+            what = f"`{shown(condition.value)}` matches anywhere inside"
+            message = f"{what}; begin it with `^` and end it with `$`, and so each side of a `|`"
             yield "unanchored", f"{path}.value", message
+        if condition.field == "amount" and condition.operator != "exists" and not currencies:
+            message = "an amount of any currency is compared; add a condition on `currency`"
+            yield "any-currency", path, message
 
 
 def _lint_field(
@@ -279,6 +292,24 @@ def _covers(wider: Policy, narrower: Policy) -> bool:
     if not wider.names_agents:
         return pattern
     return pattern and narrower.names_agents and set(_subjects(narrower)) <= set(_subjects(wider))
+
+
+def _lint_counters(document: PolicyDocument) -> Iterator[tuple[str, str, str, str]]:
+    """Caps that name one counter and count other days, so that they share nothing."""
+    first: dict[tuple[str, str, str | None], str] = {}
+    for kind, policies in (("policy", document.policies), ("guardrail", document.guardrails)):
+        for policy in policies:
+            for position, rule in enumerate(policy.rules if policy.active else ()):
+                if rule.counter is None:
+                    continue
+                zone = rule.timezone or "UTC"
+                other = first.setdefault((rule.counter, rule.per, rule.currency), zone)
+                if zone != other:
+                    name = shown(rule.counter)
+                    message = (
+                        f"`{name}` counts days of {other} elsewhere and of {zone} here, which share nothing"
+                    )
+                    yield f"{kind}/{policy.id}", "no-effect", f"rules[{position}].counter", message
 
 
 def _lint_unused(document: PolicyDocument) -> Iterator[tuple[str, str, str, str]]:

@@ -132,6 +132,56 @@ class TestLint:
         text = one_policy("agents: [ann]", "rules:", f"  - {{priority: 1, {rule}}}", effect=effect)
         assert code in [one for one, _ in found(text)]
 
+    @pytest.mark.parametrize(
+        ("pattern", "anchored"),
+        [
+            ("^a$", True),
+            (r"\Aa\z", True),
+            ("(?i)^a$", True),
+            ("^(a|b)$", True),
+            ("^a$|^b$", True),
+            ("^[|]$", True),
+            (r"^a\|b$", True),
+            ("^a|b$", False),
+            ("^a$|b", False),
+            (r"^a\$", False),
+            ("(?m)^a$", False),
+            ("a", False),
+            ("", False),
+        ],
+    )
+    def test_a_pattern_that_allows_is_anchored_on_each_side_of_a_bar(self, pattern, anchored):
+        """`^prod|staging$` begins and ends well, and matches `production-x`."""
+        text = one_policy(f"conditions: [{{field: a, operator: matches, value: '{pattern}'}}]")
+        assert found(text) == ([] if anchored else [("unanchored", 6)])
+
+    @pytest.mark.parametrize(("effect", "codes"), [("allow", []), ("deny", ["unanchored"])])
+    def test_a_pattern_under_not_is_the_other_way_round(self, effect, codes):
+        """Anchoring what must not be found would let more through."""
+        text = one_policy("conditions: [{not: {field: a, operator: matches, value: rm}}]", effect=effect)
+        assert [code for code, _ in found(text)] == codes
+
+    def test_an_amount_is_compared_in_a_currency(self):
+        """A hundred of one currency is not a hundred of another."""
+        amount, currency = (
+            "{field: amount, operator: lt, value: 100}",
+            "{field: currency, operator: eq, value: EUR}",
+        )
+        assert found(one_policy(f"conditions: [{amount}]")) == [("any-currency", 6)]
+        assert found(one_policy(f"conditions: [{amount}, {currency}]")) == []
+        assert found(one_policy("conditions: [{field: amount, operator: exists}]")) == []
+
+    def test_caps_of_one_counter_that_count_other_days_are_found(self):
+        """They look as if they shared a total; per agent and for all agents are two totals that one may mean."""
+        cap = "type: DAILY_CAP, cap: 5, currency: EUR, counter: travel, effect: REJECT"
+        text = one_policy(
+            "rules:", f"  - {{priority: 1, {cap}, timezone: Europe/Paris}}", f"  - {{priority: 2, {cap}}}"
+        )
+        assert found(text) == [("no-effect", 8)]
+        same = text.replace(", timezone: Europe/Paris", ", timezone: UTC")
+        assert found(same) == []
+        assert found(text.replace(", timezone: Europe/Paris", ", per: organisation")) == []
+
     def test_a_rule_behind_a_stricter_one_is_shadowed(self):
         """And the finding is on its own line, whatever the priorities."""
         text = one_policy(
