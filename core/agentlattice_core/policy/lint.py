@@ -14,6 +14,7 @@ Codes are stable:
 | `no-effect` | something that changes nothing where it stands |
 | `denies-the-rest` | a guardrail whose conditions deny every action they do not hold for |
 | `unanchored` | a regular expression that allows because it matches somewhere inside |
+| `not-a-pattern` | a name with `*` where only whole names count |
 | `any-currency` | an amount that is compared without its currency |
 
 - A document with findings is valid and does what it says. What is invalid is refused when it is read.
@@ -86,6 +87,7 @@ def lint(
                 *_lint_conditions(policy, document.actions),
                 *lint_rules(policy, known_registries),
                 *_lint_members(policy, guardrail=kind == "guardrail"),
+                *_lint_names(policy),
                 *(_lint_agents(policy, agents) if agents is not None else ()),
             ]
             found.extend(_finding(document, part_id, *note) for note in notes)
@@ -192,6 +194,21 @@ def _lint_members(policy: Policy, *, guardrail: bool) -> Iterator[tuple[str, str
     if guardrail and policy.effect in ("allow", "require_approval") and policy.conditions:
         message = "every action for which the conditions do not hold is denied by this guardrail"
         yield "denies-the-rest", "conditions", message
+
+
+def _lint_names(policy: Policy) -> Iterator[tuple[str, str, str]]:
+    """Agents, tags, categories and beneficiaries are whole names: only an `action` may be a pattern."""
+    lists = [("agents", policy.agents), ("agent_tags", policy.agent_tags)]
+    for at, rule in enumerate(policy.rules):
+        for member in ("agents", "except_agents", "categories", "values"):
+            lists.append((f"rules[{at}].{member}", getattr(rule, member)))
+    for path, names in lists:
+        for position, name in enumerate(names):
+            if "*" in name:
+                message = (
+                    f"`{shown(name)}` is one name with a `*` in it and no pattern; leave it out or list names"
+                )
+                yield "not-a-pattern", f"{path}[{position}]", message
 
 
 def _lint_agents(policy: Policy, known: Collection[str]) -> Iterator[tuple[str, str, str]]:

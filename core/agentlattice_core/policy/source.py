@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -151,7 +151,11 @@ def _number(text: str) -> int | float | str:
             return f"number `{shown(text)}` is too large to be exact; write it as text, in quotes"
         return int(text)
     value = float(text)
-    if value in (float("inf"), float("-inf")) or Decimal(repr(value)) != Decimal(text):
+    try:
+        exact = Decimal(repr(value)) == Decimal(text)
+    except InvalidOperation:  # an exponent that no decimal has either
+        exact = False
+    if not exact:
         return f"number `{shown(text)}` has more digits than can be exact; write it as text, in quotes"
     return value
 

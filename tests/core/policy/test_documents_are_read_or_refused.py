@@ -261,6 +261,15 @@ class TestProblems:
         assert any(words in message for *_, message in problems_of(text))
 
     @pytest.mark.parametrize(
+        "number", ["1e99999999999999999999", "1e-99999999999999999999", "1e400", "1e-400"]
+    )
+    def test_a_number_beyond_every_range_is_refused(self, number):
+        """In either language, as a problem with a place, whatever its exponent."""
+        text = f'{{"version": 1, "registries": {{"r": {{"a": {{"cap": {number}}}}}}}}}'
+        assert any("more digits than can be exact" in message for *_, message in problems_of(text, "p.json"))
+        read_or_refused(text)
+
+    @pytest.mark.parametrize(
         ("condition", "words"),
         [
             ("{field: a}", "is missing"),

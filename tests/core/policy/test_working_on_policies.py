@@ -161,6 +161,20 @@ class TestLint:
         text = one_policy("conditions: [{not: {field: a, operator: matches, value: rm}}]", effect=effect)
         assert [code for code, _ in found(text)] == codes
 
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            ["agents: ['*']"],
+            ["agent_tags: [team-*]"],
+            ["rules:", "  - {priority: 1, type: AGENT_SCOPE, except_agents: [bot-*], effect: REJECT}"],
+            ["rules:", "  - {priority: 1, type: CATEGORY_BLOCKLIST, categories: [gpu_*], effect: REJECT}"],
+            ["rules:", "  - {priority: 1, type: BENEFICIARY_WHITELIST, values: ['acme*'], effect: REJECT}"],
+        ],
+    )
+    def test_a_star_in_a_name_is_no_pattern(self, lines):
+        """A blocklist of `gpu_*` blocks nothing, and a denial for the agent `*` denies nobody."""
+        assert found(one_policy(*lines)) == [("not-a-pattern", 5 + len(lines))]
+
     def test_an_amount_is_compared_in_a_currency(self):
         """A hundred of one currency is not a hundred of another."""
         amount, currency = (
