@@ -112,10 +112,9 @@ def read_json(text: str, file: str) -> tuple[Node, list[PolicyProblem]]:
 
 def shown(value: object) -> str:
     """User input for a message: one line, bounded, printable."""
-    text = (
-        str(value).encode("ascii", "backslashreplace").decode() if _CONTROL.search(str(value)) else str(value)
-    )
-    text = " ".join(text.split())
+    text = " ".join(str(value).split())
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

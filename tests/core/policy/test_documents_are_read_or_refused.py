@@ -174,6 +174,16 @@ HEAD = "version: 1\npolicies:\n  - name: A\n    action: x.y\n    effect: allow\n
 
 
 class TestProblems:
+    @pytest.mark.parametrize("character", ["\\x9b", "\\u202e", "\\u2028", "\\e", "\\u200b"])
+    def test_what_does_not_print_reaches_no_terminal(self, character):
+        """Neither a terminal's control sequences nor marks that turn the text around, however they are written."""
+        text = (
+            f'version: 1\npolicies:\n  - {{name: "a{character}b", action: "c{character}d", effect: allow}}\n'
+        )
+        messages = [message for *_, message in problems_of(text)]
+        assert len(messages) >= 1
+        assert all(message.isprintable() for message in messages)
+
     def test_every_problem_is_reported_at_its_place(self):
         """All at once, each with line, column, path and a hint."""
         text = (
