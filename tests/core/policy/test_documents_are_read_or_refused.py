@@ -263,6 +263,10 @@ class TestProblems:
             ("version: 1\nguardrails:\n  - {name: a, action: x}\n", "does nothing"),
             ("version: 1\nactions: {a.*: {fields: {}}}\n", "patterns are not declared"),
             ("version: 1\nactions: {a: {fields: {b: {type: int}}}}\n", "did you mean `integer`?"),
+            ("version: 1\nactions: {a: {fields: {a..b: {required: true}}}}\n", "is not a field"),
+            ("version: 1\nactions: {a: {fields: {metadata: {}}}}\n", "name a member of the metadata"),
+            ("version: 1\nactions: {a: {fields: {agent.nme: {}}}}\n", "did you mean `agent.name`?"),
+            ("version: 1\nactions: {a: {fields: {time.hour: {}}}}\n", "is not what an action carries"),
             ("version: 1\nregistries: {Bad Name: []}\n", "is not a name"),
         ],
     )
