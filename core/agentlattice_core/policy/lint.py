@@ -146,7 +146,7 @@ def _lint_conditions(policy: Policy, actions: Sequence[ActionDeclaration]) -> It
     )
     for condition, path, negated in leaves:
         if condition.field not in _BUILT_IN:
-            yield from _lint_field(condition, f"{path}.field", governed)
+            yield from _lint_field(condition, f"{path}.field", governed, policy.action)
         if (
             condition.operator == "matches"
             and (policy.effect == "deny") is negated
@@ -161,7 +161,7 @@ def _lint_conditions(policy: Policy, actions: Sequence[ActionDeclaration]) -> It
 
 
 def _lint_field(
-    condition: Condition, path: str, governed: Sequence[ActionDeclaration]
+    condition: Condition, path: str, governed: Sequence[ActionDeclaration], pattern: str
 ) -> Iterator[tuple[str, str, str]]:
     bare = condition.field.removeprefix("metadata.")
     declared = {name.removeprefix("metadata.") for action in governed for name in action.fields}
@@ -169,8 +169,16 @@ def _lint_field(
         return
     if governed:
         hint = did_you_mean(bare, [*declared, *_BUILT_IN])
-        yield "unknown-field", path, f"`{governed[0].action}` declares no field `{shown(bare)}`{hint}"
+        # A pattern is also about actions that are not declared, which may carry anything.
+        if hint or governed[0].action == pattern:
+            yield "unknown-field", path, f"`{governed[0].action}` declares no field `{shown(bare)}`{hint}"
     elif condition.field == bare:
+        # What an action accessed is asked for by the bare names.
+        member = bare.removeprefix("data_accessed.")
+        if member in DATA_FIELDS:
+            message = f"`{shown(bare)}` is read from the metadata; did you mean `{member}`?"
+            yield "unknown-field", path, message
+            return
         near = did_you_mean(bare, _BUILT_IN)
         # Only what is almost certainly a slip: metadata may have any name.
         if near and any(abs(len(bare) - len(name)) <= 1 and name in near for name in _BUILT_IN):

@@ -92,6 +92,10 @@ class TestLint:
                 [("unknown-field", 6)],
             ),
             (
+                one_policy("conditions: [{field: data_accessed.sensitivity, operator: eq, value: low}]"),
+                [("unknown-field", 6)],
+            ),
+            (
                 one_policy("conditions: [{field: b, operator: eq, value: 1}]")
                 + "actions: {x: {fields: {a: {}}}}\n",
                 [("unknown-field", 6)],
@@ -174,6 +178,16 @@ class TestLint:
     def test_a_star_in_a_name_is_no_pattern(self, lines):
         """A blocklist of `gpu_*` blocks nothing, and a denial for the agent `*` denies nobody."""
         assert found(one_policy(*lines)) == [("not-a-pattern", 5 + len(lines))]
+
+    def test_a_pattern_is_also_about_actions_that_are_not_declared(self):
+        """Which may carry any field; only a name that is nearly a declared one is a slip."""
+        text = (
+            one_policy("conditions: [{{field: {field}, operator: eq, value: 1}}]")
+            + "actions: {{x.y: {{fields: {{size: {{}}}}}}}}\n"
+        )
+        text = text.replace("action: x\n", "action: '*'\n")
+        assert found(text.format(field="environment")) == []
+        assert found(text.format(field="sizee")) == [("unknown-field", 6)]
 
     def test_an_amount_is_compared_in_a_currency(self):
         """A hundred of one currency is not a hundred of another."""
