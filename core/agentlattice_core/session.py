@@ -403,7 +403,10 @@ def read_sources(
     """Name, digest of the content, and document of each source."""
     if given is None:
         return []
-    sources = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    # Whoever calls may not check types, and what is given decides what agents may do.
+    sources: list[Any] = (
+        list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    )
     found: list[tuple[str, str, PolicyDocument]] = []
     for source in sources:
         if isinstance(source, PolicyDocument):

@@ -75,8 +75,8 @@ def read_file(path: str | Path) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         hint = "; `PolicyDocument.parse` reads a text" if "\n" in name else ""
-        file = name if name.isprintable() else shown(name)
-        raise _failed(file, 1, 1, f"cannot be read: {reason.lower()}{hint}") from None
+        said = name if name.isprintable() else shown(name)
+        raise _failed(said, 1, 1, f"cannot be read: {reason.lower()}{hint}") from None
     if len(data) > MAX_BYTES:
         raise _failed(name, 1, 1, f"larger than {MAX_BYTES // 1024 // 1024} MiB")
     try:
