@@ -481,6 +481,12 @@ def _write_whole(path: Path, lines: Iterable[bytes], *, force: bool) -> int:
                 out.write(line)
                 count += 1
         os.replace(partial, path)
+    except OSError as error:
+        error.filename, error.filename2 = (
+            str(path),
+            None,
+        )  # what was asked for, not what it is written through
+        raise
     finally:
         partial.unlink(missing_ok=True)
     return count

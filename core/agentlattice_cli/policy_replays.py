@@ -108,6 +108,7 @@ def suggest(
     from agentlattice_cli.periods import moment
     from agentlattice_cli.settings import resolve
     from agentlattice_core.errors import InvalidRequestError
+    from agentlattice_core.policy.simulate import LEAD
     from agentlattice_core.policy.suggest import suggest as drafted
     from agentlattice_core.recorded import RecordedActions
 
@@ -120,7 +121,8 @@ def suggest(
         text = _asked(settings, "suggest", since)["yaml"]
     else:
         with looking(settings) as look:
-            text = drafted(RecordedActions(look.reader, moment(since, look.now, "--since")))
+            begin = moment(since, look.now, "--since")
+            text = drafted(RecordedActions(look.reader, begin, LEAD), begin)
     if output is None:
         Output().text(text)
         return

@@ -40,8 +40,9 @@ def check_name(name: Any, what: str) -> str:
         or not name.isprintable()
         or name != name.strip()
     ):
+        given = repr(str(name))[1:-1]  # one line, also where line breaks are what is wrong with it
         raise InvalidRequestError(
-            f"{what} `{name!s:.80}` must be 1 to 200 printable characters, without a space at either end"
+            f"{what} `{given:.80}` must be 1 to 200 printable characters, without a space at either end"
         )
     return name
 

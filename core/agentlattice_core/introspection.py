@@ -66,7 +66,7 @@ def can_i(policies: Policies, reader: Reader, agent: str, action: Action, at: st
         reason=reason,
         conditions_evaluated=list(shown.conditions),
         rules_fired=list(shown.rules),
-        missing=list(decision.missing),
+        missing=list(shown.missing),
     )
 
 

@@ -83,6 +83,7 @@ class RecordedActions:
             at=parse_time(entry["at"]),
             outcome=outcome_of_status(data["decision"]),
             policy=policy["name"] if policy is not None else None,
+            observed=data.get("mode") == "observe",
         )
 
     def _agent(self, name: str, agent_id: str) -> AgentFacts:

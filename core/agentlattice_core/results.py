@@ -212,7 +212,9 @@ class PoliciesResult:
 
 @dataclass
 class CanIResult:
-    """A dry run. `reason` is a denial reason, `POLICY_NOT_FOUND`, or `NEEDS_DATA` with `missing` naming the fields."""
+    """A dry run. `reason` is a denial reason, `POLICY_NOT_FOUND`, or `NEEDS_DATA` with `missing` naming the fields
+    that the agent may be told.
+    """
 
     allowed: bool
     needs_approval: bool

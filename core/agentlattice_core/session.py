@@ -403,7 +403,10 @@ def read_sources(
     """Name, digest of the content, and document of each source."""
     if given is None:
         return []
-    sources = [given] if isinstance(given, str | os.PathLike | PolicyDocument | PolicyText) else list(given)
+    # Whoever calls may not check types, and what is given decides what agents may do.
+    sources: list[Any] = (
+        list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    )
     found: list[tuple[str, str, PolicyDocument]] = []
     for source in sources:
         if isinstance(source, PolicyDocument):
@@ -411,6 +414,11 @@ def read_sources(
         elif isinstance(source, PolicyText):
             digest = hashlib.sha256(source.text.encode()).hexdigest()
             found.append((source.name, digest, PolicyDocument.parse(source.text, source.name)))
+        elif not isinstance(source, str | os.PathLike):
+            kind = type(source).__name__
+            raise InvalidRequestError(
+                f"policies: a value of type `{kind}` is neither the name of a file nor a PolicyDocument"
+            )
         else:
             # The digest first: if the file is changed in between, the next opening finds that out and applies it.
             digest = _digest_of(Path(source))
@@ -428,5 +436,5 @@ def read_sources(
 def _digest_of(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+    except (OSError, ValueError):
         return ""  # reading the document says what is wrong

@@ -139,7 +139,8 @@ async def suggested(call: Call) -> Response:
 
     def draft() -> str:
         with engine.read() as reader:
-            return suggest(RecordedActions(reader, _begin(engine, reader, since, timedelta(days=1))))
+            begin = _begin(engine, reader, since, timedelta(days=1))
+            return suggest(RecordedActions(reader, begin, LEAD), begin)
 
     return answer({"yaml": await heavily(draft)})
 

@@ -350,7 +350,7 @@ def test_what_was_erased_cannot_be_disclosed(recorded: AgentLattice, al: Al) -> 
         (["verify", "--checkpoint", "missing.txt"], "`missing.txt`: no such file or directory"),
         (["verify", "--checkpoint", "policies.yaml"], ""),
         (["export", "policies.yaml"], "`policies.yaml` is there already and was left as it is"),
-        (["export", "no/where.jsonl"], "no such file or directory"),
+        (["export", "no/where.jsonl"], "`no/where.jsonl`: no such file or directory"),
         (["list", "--db", "missing.db"], "there is no database `missing.db`"),
     ],
 )

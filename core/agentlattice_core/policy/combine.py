@@ -31,14 +31,28 @@ __all__ = ["combine"]
 _RANK: dict[Outcome, int] = {"allow": 0, "require_approval": 1, "deny": 2}
 _HIDDEN: dict[Explain, int] = {"full": 0, "fields": 1, "none": 2}
 _WORDS = {
-    "eq": "",
-    "neq": "not ",
-    "lt": "less than ",
-    "lte": "at most ",
-    "gt": "more than ",
-    "gte": "at least ",
-    "in": "one of ",
-    "not_in": "none of ",
+    "eq": "be",
+    "neq": "not be",
+    "lt": "be less than",
+    "lte": "be at most",
+    "gt": "be more than",
+    "gte": "be at least",
+    "in": "be one of",
+    "not_in": "be none of",
+    "between": "be between",
+    "not_between": "not be between",
+    "contains": "contain",
+    "not_contains": "not contain",
+    "starts_with": "start with",
+    "not_starts_with": "not start with",
+    "ends_with": "end with",
+    "not_ends_with": "not end with",
+    "matches": "match",
+    "not_matches": "not match",
+    "subset_of": "hold nothing but",
+    "not_subset_of": "hold something else than",
+    "cidr": "be an address in",
+    "not_cidr": "be no address in",
 }
 
 
@@ -143,8 +157,11 @@ def _own_message(verdict: Verdict, explain: Explain) -> list[str]:
 
 
 def _blocked_by(result: ConditionResult) -> str:
-    words = _WORDS.get(result.operator, f"{result.operator.replace('_', ' ')} ")
-    return f"`{result.field}` must be {words}{_plain(result.expected)}, and is {_plain(result.actual)}"
+    if result.operator == "exists":
+        must = "be there" if result.expected else "be left out"
+        return f"`{result.field}` must {must}, and is {_plain(result.actual)}"
+    words, expected = _WORDS[result.operator], _plain(result.expected)
+    return f"`{result.field}` must {words} {expected}, and is {_plain(result.actual)}"
 
 
 def _plain(value: Any) -> str:

@@ -139,7 +139,7 @@ def _leaf(condition: Condition, negated: bool) -> Requirement:
         truth = test(actual)
         if truth is None:
             findings.incomparable.append(
-                f"`{name}` cannot be compared by {operator}: it is {_kind_of(actual)}"
+                f"`{name}` cannot be compared by {operator}: {_mismatch(operator, actual)}"
             )
             findings.results.append(ConditionResult(name, operator, expected, False, _shown(actual)))
             return None
@@ -159,6 +159,12 @@ def _presence(name: str, read: Callable[[Facts], Any], wanted: bool) -> Requirem
         return truth
 
     return leaf
+
+
+def _mismatch(operator: str, actual: Any) -> str:
+    if isinstance(actual, list | tuple) and operator.removeprefix("not_") in ("contains", "subset_of"):
+        return "one of its members is of another type"
+    return f"it is {_kind_of(actual)}"
 
 
 def _kind_of(value: Any) -> str:

@@ -168,7 +168,9 @@ class _Assembly:
             return
         reader = Reader(file)
         reader.problems.extend(problems)
-        members = reader.members(root, "", SECTIONS, ("version",), "a document beginning with `version: 1`")
+        members = reader.members(
+            root, "", SECTIONS, ("version",), "a document beginning with `version: 1`", may_be_empty=True
+        )
         version = members.get("version")
         if version is not None and (version.value != 1 or isinstance(version.value, bool)):
             reader.wrong(version, "version", "a version this library knows, which is `1`")

@@ -14,6 +14,8 @@ Codes are stable:
 | `no-effect` | something that changes nothing where it stands |
 | `denies-the-rest` | a guardrail whose conditions deny every action they do not hold for |
 | `unanchored` | a regular expression that allows because it matches somewhere inside |
+| `not-a-pattern` | a name with `*` where only whole names count |
+| `any-currency` | an amount that is compared without its currency |
 
 - A document with findings is valid and does what it says. What is invalid is refused when it is read.
 """
@@ -30,6 +32,7 @@ from agentlattice_core.policy.fields import ACTION_FIELDS, AGENT_FIELDS, DATA_FI
 from agentlattice_core.policy.index import matches_pattern
 from agentlattice_core.policy.lint_rules import lint_rules
 from agentlattice_core.policy.model import ActionDeclaration, Condition, ConditionNode, Policy
+from agentlattice_core.policy.operators import is_anchored
 from agentlattice_core.policy.reader import did_you_mean
 from agentlattice_core.policy.satisfiable import can_hold
 from agentlattice_core.policy.source import shown
@@ -84,6 +87,7 @@ def lint(
                 *_lint_conditions(policy, document.actions),
                 *lint_rules(policy, known_registries),
                 *_lint_members(policy, guardrail=kind == "guardrail"),
+                *_lint_names(policy),
                 *(_lint_agents(policy, agents) if agents is not None else ()),
             ]
             found.extend(_finding(document, part_id, *note) for note in notes)
@@ -91,6 +95,7 @@ def lint(
         *_lint_tiers(document.policies),
         *_lint_overlaps(document.policies),
         *_lint_guarded(document),
+        *_lint_counters(document),
         *_lint_unused(document),
     ):
         found.append(_finding(document, *note))
@@ -107,13 +112,17 @@ def _finding(document: PolicyDocument, part_id: str, code: str, path: str, messa
     return Finding(file, line, column, code, part_id, path, message)
 
 
-def _leaves(nodes: Sequence[ConditionNode], path: str) -> Iterator[tuple[Condition, str]]:
+def _leaves(
+    nodes: Sequence[ConditionNode], path: str, *, negated: bool = False
+) -> Iterator[tuple[Condition, str, bool]]:
+    """Each condition, where it stands, and whether it stands under an odd number of `not`."""
     for position, node in enumerate(nodes):
         where = f"{path}[{position}]"
         if isinstance(node, Condition):
-            yield node, where
+            yield node, where, negated
         else:
-            yield from _leaves(node.members, f"{where}.{node.kind}")
+            inner = negated != (node.kind == "not")
+            yield from _leaves(node.members, f"{where}.{node.kind}", negated=inner)
 
 
 _IF_NEVER = {
@@ -131,22 +140,28 @@ def _lint_conditions(policy: Policy, actions: Sequence[ActionDeclaration]) -> It
         what = "this can never hold" if alone else "these conditions can never hold together"
         yield "never-matches", path, f"{what}, {_IF_NEVER[policy.effect]}"
     governed = [declared for declared in actions if matches_pattern(policy.action, declared.action)]
-    for condition, path in _leaves(policy.conditions, "conditions"):
+    leaves = list(_leaves(policy.conditions, "conditions"))
+    currencies = any(condition.field == "currency" for condition, *_ in leaves) or any(
+        rule.currency for rule in policy.rules
+    )
+    for condition, path, negated in leaves:
         if condition.field not in _BUILT_IN:
-            yield from _lint_field(condition, f"{path}.field", governed)
+            yield from _lint_field(condition, f"{path}.field", governed, policy.action)
         if (
             condition.operator == "matches"
-            and policy.effect != "deny"
-            and not (condition.value.startswith(("^", "\\A")) and condition.value.endswith(("$", "\\z")))
+            and (policy.effect == "deny") is negated
+            and not is_anchored(condition.value)
         ):
-            message = (
-                f"`{shown(condition.value)}` matches anywhere inside; begin it with `^` and end it with `$`"
-            )
+            what = f"`{shown(condition.value)}` matches anywhere inside"
+            message = f"{what}; begin it with `^` and end it with `$`, and so each side of a `|`"
             yield "unanchored", f"{path}.value", message
+        if condition.field == "amount" and condition.operator != "exists" and not currencies:
+            message = "an amount of any currency is compared; add a condition on `currency`"
+            yield "any-currency", path, message
 
 
 def _lint_field(
-    condition: Condition, path: str, governed: Sequence[ActionDeclaration]
+    condition: Condition, path: str, governed: Sequence[ActionDeclaration], pattern: str
 ) -> Iterator[tuple[str, str, str]]:
     bare = condition.field.removeprefix("metadata.")
     declared = {name.removeprefix("metadata.") for action in governed for name in action.fields}
@@ -154,8 +169,16 @@ def _lint_field(
         return
     if governed:
         hint = did_you_mean(bare, [*declared, *_BUILT_IN])
-        yield "unknown-field", path, f"`{governed[0].action}` declares no field `{shown(bare)}`{hint}"
+        # A pattern is also about actions that are not declared, which may carry anything.
+        if hint or governed[0].action == pattern:
+            yield "unknown-field", path, f"`{governed[0].action}` declares no field `{shown(bare)}`{hint}"
     elif condition.field == bare:
+        # What an action accessed is asked for by the bare names.
+        member = bare.removeprefix("data_accessed.")
+        if member in DATA_FIELDS:
+            message = f"`{shown(bare)}` is read from the metadata; did you mean `{member}`?"
+            yield "unknown-field", path, message
+            return
         near = did_you_mean(bare, _BUILT_IN)
         # Only what is almost certainly a slip: metadata may have any name.
         if near and any(abs(len(bare) - len(name)) <= 1 and name in near for name in _BUILT_IN):
@@ -179,6 +202,21 @@ def _lint_members(policy: Policy, *, guardrail: bool) -> Iterator[tuple[str, str
     if guardrail and policy.effect in ("allow", "require_approval") and policy.conditions:
         message = "every action for which the conditions do not hold is denied by this guardrail"
         yield "denies-the-rest", "conditions", message
+
+
+def _lint_names(policy: Policy) -> Iterator[tuple[str, str, str]]:
+    """Agents, tags, categories and beneficiaries are whole names: only an `action` may be a pattern."""
+    lists = [("agents", policy.agents), ("agent_tags", policy.agent_tags)]
+    for at, rule in enumerate(policy.rules):
+        for member in ("agents", "except_agents", "categories", "values"):
+            lists.append((f"rules[{at}].{member}", getattr(rule, member)))
+    for path, names in lists:
+        for position, name in enumerate(names):
+            if "*" in name:
+                message = (
+                    f"`{shown(name)}` is one name with a `*` in it and no pattern; leave it out or list names"
+                )
+                yield "not-a-pattern", f"{path}[{position}]", message
 
 
 def _lint_agents(policy: Policy, known: Collection[str]) -> Iterator[tuple[str, str, str]]:
@@ -279,6 +317,24 @@ def _covers(wider: Policy, narrower: Policy) -> bool:
     if not wider.names_agents:
         return pattern
     return pattern and narrower.names_agents and set(_subjects(narrower)) <= set(_subjects(wider))
+
+
+def _lint_counters(document: PolicyDocument) -> Iterator[tuple[str, str, str, str]]:
+    """Caps that name one counter and count other days, so that they share nothing."""
+    first: dict[tuple[str, str, str | None], str] = {}
+    for kind, policies in (("policy", document.policies), ("guardrail", document.guardrails)):
+        for policy in policies:
+            for position, rule in enumerate(policy.rules if policy.active else ()):
+                if rule.counter is None:
+                    continue
+                zone = rule.timezone or "UTC"
+                other = first.setdefault((rule.counter, rule.per, rule.currency), zone)
+                if zone != other:
+                    name = shown(rule.counter)
+                    message = (
+                        f"`{name}` counts days of {other} elsewhere and of {zone} here, which share nothing"
+                    )
+                    yield f"{kind}/{policy.id}", "no-effect", f"rules[{position}].counter", message
 
 
 def _lint_unused(document: PolicyDocument) -> Iterator[tuple[str, str, str, str]]:

@@ -1,7 +1,7 @@
 """What each condition operator means.
 
 - A test takes the action's value and answers True, False, or None for "cannot be compared" (the wrong type).
-  It never raises.
+  It never raises. A list that holds what cannot be compared is unknown, unless its other members decide.
 - Numbers compare as exact decimals: integers and floats by their shortest decimal form, amounts as decimals.
   A boolean is not a number, and text is not a number either.
 - `sensitivity` is ordered: low < medium < high < critical.
@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
@@ -28,6 +29,7 @@ __all__ = [
     "Test",
     "compile_regex",
     "compile_test",
+    "is_anchored",
     "parse_networks",
 ]
 
@@ -105,6 +107,24 @@ def compile_regex(pattern: str) -> Any:
         raise ValueError(
             reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
         ) from None
+
+
+_REGEX_PIECE = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|.", re.DOTALL)
+_REGEX_FLAGS = re.compile(r"\(\?[isU]+\)")
+
+
+def is_anchored(pattern: str) -> bool:
+    """Whether each of the pattern's alternatives begins at the beginning of the text and ends at its end."""
+    alternatives: list[list[str]] = [[]]
+    depth = 0
+    flags = _REGEX_FLAGS.match(pattern)
+    for piece in _REGEX_PIECE.findall(pattern, flags.end() if flags else 0):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "|" and depth == 0:
+            alternatives.append([])
+        else:
+            alternatives[-1].append(piece)
+    return all(one and one[0] in ("^", "\\A") and one[-1] in ("$", "\\z") for one in alternatives)
 
 
 def parse_networks(value: Any) -> tuple[IPNetwork, ...]:
@@ -209,7 +229,8 @@ def _contains(expected: Any) -> Test:
         if type(actual) is str:
             return expected in actual if type(expected) is str else None
         if isinstance(actual, list | tuple | frozenset):
-            return any(same(item) for item in actual)
+            found = {same(item) for item in actual}
+            return True if True in found else None if None in found else False
         return None
 
     return test
@@ -220,7 +241,8 @@ def _subset_of(expected: Any) -> Test:
 
     def test(actual: Any) -> bool | None:
         if isinstance(actual, list | tuple | frozenset):
-            return all(member(item) for item in actual)
+            found = {member(item) for item in actual}
+            return False if False in found else None if None in found else True
         return None
 
     return test

@@ -82,9 +82,12 @@ class Reader:
         known: Sequence[str],
         required: Sequence[str] = (),
         what: str = "an object",
+        *,
+        may_be_empty: bool = False,
     ) -> dict[str, Node]:
-        """The members of an object; unknown and missing ones are problems. Members that are null count as
-        left out.
+        """The members of an object; unknown and missing ones are problems. So are members without a value, which
+        would say the opposite of what they are there for: `agents:` with nothing after it would be everybody. Where
+        they `may_be_empty`, they count as left out.
         """
         if not isinstance(node.value, dict):
             self.wrong(node, path, what)
@@ -98,8 +101,11 @@ class Reader:
                 )
             elif member.value is not None:
                 found[name] = member
+            elif not may_be_empty:
+                where = f"{path}.{name}" if path else name
+                self.problem(member, where, "is empty; give it a value, or leave it out")
         for name in required:
-            if name not in found:
+            if name not in found and (may_be_empty or name not in node.value):
                 self.problem(node, f"{path}.{name}" if path else name, "is missing")
         return found
 

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from agentlattice_core.policy import schema_rules
 from agentlattice_core.policy.decision import Explain
+from agentlattice_core.policy.fields import AGENT_FIELDS, TIME_FIELDS, field_problem
 from agentlattice_core.policy.model import (
     ActionDeclaration,
     ConditionNode,
@@ -221,6 +222,11 @@ def read_action(
         assert isinstance(listed.value, dict)
         for name, declared in listed.value.items():
             where = f"{path}.fields.{shown(name)}"
+            problem = field_problem(name)
+            if problem is None and name in (*AGENT_FIELDS, *TIME_FIELDS):
+                problem = f"`{name}` is not what an action carries; leave it out"
+            if problem:
+                reader.problem(listed.keys[name], where, problem)
             given = reader.members(
                 declared, where, ("type", "required", "trusted"), what="an object such as `{required: true}`"
             )

@@ -69,7 +69,7 @@ def _read_condition(reader: Reader, node: Node, path: str) -> Condition | None:
     if "timezone" in members and not field.startswith("time."):
         reader.problem(members["timezone"], f"{path}.timezone", "only `time.*` fields have a timezone")
     if "value" not in members:
-        if operator != "exists":
+        if operator != "exists" and "value" not in node.keys:
             reader.problem(node, f"{path}.value", "is missing; to ask whether a field is there, use `exists`")
             return None
         return Condition(field, operator, True, timezone)

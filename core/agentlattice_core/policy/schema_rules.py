@@ -161,8 +161,14 @@ def _check_rule(reader: Reader, node: Node, path: str, rule: Rule, members: dict
             reader.problem(node, path, "`from` and `to` are the same; leave both out for whole days")
     elif rule.type == "AGENT_SCOPE" and not (rule.agents or rule.except_agents):
         reader.problem(node, path, "an AGENT_SCOPE needs `agents` or `except_agents`")
-    elif rule.type == "CATEGORY_BLOCKLIST" and "categories" not in members and "registry" not in members:
-        reader.problem(node, f"{path}.categories", "is missing; name categories, or a `registry` of them")
+    elif rule.type == "CATEGORY_BLOCKLIST":
+        if "categories" not in members and "registry" not in members:
+            reader.problem(node, f"{path}.categories", "is missing; name categories, or a `registry` of them")
+        elif "categories" in members and "registry" in members:
+            # It would select by one and measure by the other, and block only what is in both.
+            reader.problem(
+                members["registry"], f"{path}.registry", "stands beside `categories`; give one of the two"
+            )
 
 
 def _check_cap(reader: Reader, node: Node, path: str, rule: Rule, members: dict[str, Node]) -> None:

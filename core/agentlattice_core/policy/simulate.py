@@ -60,7 +60,8 @@ def outcome_of_status(status: str) -> Outcome:
 
 @dataclass(slots=True)
 class RecordedAction:
-    """An action as the log has it: what was asked by whom and when, what policy said, and which policy.
+    """An action as the log has it: what was asked by whom and when, what policy said, and which policy. `observed` that
+    it was free to run whatever policy said.
 
     Nobody changes one. It is made for every entry of a long log, so it is not frozen, which would take longer.
     """
@@ -70,6 +71,12 @@ class RecordedAction:
     at: datetime
     outcome: Outcome
     policy: str | None = None
+    observed: bool = False
+
+    @property
+    def ran(self) -> bool:
+        """Whether policy did not keep it from running: it allowed it, asked a person, or was only observing."""
+        return self.observed or _STRICTNESS[self.outcome] < 2
 
 
 class FlipKind(NamedTuple):

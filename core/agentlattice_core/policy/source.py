@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -74,7 +74,9 @@ def read_file(path: str | Path) -> tuple[str, str]:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _failed(name, 1, 1, f"cannot be read: {reason.lower()}") from None
+        hint = "; `PolicyDocument.parse` reads a text" if "\n" in name else ""
+        said = name if name.isprintable() else shown(name)
+        raise _failed(said, 1, 1, f"cannot be read: {reason.lower()}{hint}") from None
     if len(data) > MAX_BYTES:
         raise _failed(name, 1, 1, f"larger than {MAX_BYTES // 1024 // 1024} MiB")
     try:
@@ -112,10 +114,9 @@ def read_json(text: str, file: str) -> tuple[Node, list[PolicyProblem]]:
 
 def shown(value: object) -> str:
     """User input for a message: one line, bounded, printable."""
-    text = (
-        str(value).encode("ascii", "backslashreplace").decode() if _CONTROL.search(str(value)) else str(value)
-    )
-    text = " ".join(text.split())
+    text = " ".join(str(value).split())
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -151,7 +152,11 @@ def _number(text: str) -> int | float | str:
             return f"number `{shown(text)}` is too large to be exact; write it as text, in quotes"
         return int(text)
     value = float(text)
-    if value in (float("inf"), float("-inf")) or Decimal(repr(value)) != Decimal(text):
+    try:
+        exact = Decimal(repr(value)) == Decimal(text)
+    except InvalidOperation:  # an exponent that no decimal has either
+        exact = False
+    if not exact:
         return f"number `{shown(text)}` has more digits than can be exact; write it as text, in quotes"
     return value
 

@@ -117,7 +117,12 @@ class CompiledPolicy:
         own = self.policy.approval
         if approval is None or own is None:
             return approval or own
-        return approval if approval.timeout is not None else replace(approval, timeout=own.timeout)
+        if approval.timeout is None:
+            approval = replace(approval, timeout=own.timeout)
+        if not approval.approvers:
+            quorum = own.quorum if approval.quorum == 1 else approval.quorum
+            approval = replace(approval, approvers=own.approvers, quorum=quorum)
+        return approval
 
 
 def _message_of(rules: RuleFindings, effect: str) -> str | None:

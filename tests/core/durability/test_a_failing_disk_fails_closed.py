@@ -84,7 +84,7 @@ def test_a_failed_sync_is_final_until_the_store_is_reopened(tmp_path: Path) -> N
     al.execute_sync("file.write")
     broken.append(1)
     # Whoever signs in the background may have met the failure first.
-    with pytest.raises(NotRecordedError, match="could not be synced|since a sync failed"):
+    with pytest.raises(NotRecordedError, match=r"could not be synced|since a sync failed"):
         al.execute_sync("file.write")
     broken.clear()  # the next sync would succeed, and prove nothing about the pages that the kernel dropped
     with pytest.raises(NotRecordedError, match="cannot be trusted"):
@@ -108,7 +108,7 @@ def test_a_failed_sync_stops_every_process_on_the_file(tmp_path: Path) -> None:
     one, first = governed(tmp_path, fsync=fails)
     other, second = governed(tmp_path)
     armed.append(1)
-    with pytest.raises(NotRecordedError, match="could not be synced|since a sync failed"):
+    with pytest.raises(NotRecordedError, match=r"could not be synced|since a sync failed"):
         one.execute_sync("file.write")
     with pytest.raises(NotRecordedError, match="cannot be trusted"):
         other.execute_sync("file.write")

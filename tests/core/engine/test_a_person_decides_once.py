@@ -372,11 +372,13 @@ def test_who_approved_may_think_better_of_it_while_others_are_asked(al: AgentLat
         ({"role": "guest"}, "role `guest` must be one of viewer, member, admin"),
         ({"groups": "dba"}, "must be a list of names"),
         ({"groups": ["dba", ""]}, "printable"),
+        ({"groups": ["d\nba"]}, r"`d\\nba` must be 1 to 200 printable characters"),
     ],
 )
 def test_an_identity_that_makes_no_sense_is_refused(al: AgentLattice, options, refused: str) -> None:
-    with pytest.raises(InvalidRequestError, match=refused):
+    with pytest.raises(InvalidRequestError, match=refused) as caught:
         al.for_operator("k.chen", **options)
+    assert caught.value.message.isprintable()
 
 
 def test_time_of_the_log_decides_what_is_too_late_for_everybody(

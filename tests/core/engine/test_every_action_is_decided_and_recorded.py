@@ -267,6 +267,13 @@ def test_can_i_records_nothing_and_names_the_data_it_needs(al: AgentLattice) -> 
     assert al.verify_sync().verified_through_row == size
 
 
+def test_asking_first_tells_no_more_than_a_denial(al: AgentLattice) -> None:
+    """Where a policy hides what it looks at, a dry run says that data is missing and not which."""
+    answer = al.can_i_sync("quiet.refund")
+    assert (answer.allowed, answer.reason, answer.missing) == (False, "NEEDS_DATA", [])
+    assert "amount" not in str(answer)
+
+
 def test_time_in_the_log_never_runs_backwards(al: AgentLattice, clock: ManualClock) -> None:
     al.execute_sync("pr.open", metadata={"pr_size": 1})
     clock.advance(hours=-3)

@@ -7,7 +7,13 @@ from pathlib import Path
 import apsw
 import pytest
 
-from agentlattice_core import AgentLattice, InvalidRequestError, NotRecordedError, PolicyDocumentError
+from agentlattice_core import (
+    AgentLattice,
+    AgentLatticeError,
+    InvalidRequestError,
+    NotRecordedError,
+    PolicyDocumentError,
+)
 from agentlattice_core.batch import Batch
 from agentlattice_core.policies import publish
 from agentlattice_core.policy import PolicyDocument
@@ -215,3 +221,20 @@ def test_a_publication_that_could_not_be_recorded_decides_nothing(opened, tmp_pa
         engine.store.transact(publish_and_fail)
     al.apply_policies_sync(PolicyDocument.parse(mail("deny")))
     assert al.execute_sync("mail.send").status == "denied"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("version: 1\npolicies: []\n", "`PolicyDocument.parse` reads a text"),
+        ({"version": 1}, "a value of type `dict` is neither the name of a file nor a PolicyDocument"),
+        ([5], "a value of type `int` is neither"),
+        ("a\0b.yaml", "cannot be read: embedded null byte"),
+    ],
+)
+def test_what_is_no_policy_source_is_refused_and_says_what_to_give(tmp_path: Path, given, says: str) -> None:
+    """The text of a document where its file is asked for, a document as a dictionary: one line each, nothing opened."""
+    with pytest.raises(AgentLatticeError, match=says) as caught:
+        AgentLattice.embedded(tmp_path / "g.db", policies=given, agent="ci")
+    assert caught.value.message.isprintable()
+    assert not (tmp_path / "g.db").exists()

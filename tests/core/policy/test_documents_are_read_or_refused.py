@@ -174,6 +174,16 @@ HEAD = "version: 1\npolicies:\n  - name: A\n    action: x.y\n    effect: allow\n
 
 
 class TestProblems:
+    @pytest.mark.parametrize("character", ["\\x9b", "\\u202e", "\\u2028", "\\e", "\\u200b"])
+    def test_what_does_not_print_reaches_no_terminal(self, character):
+        """Neither a terminal's control sequences nor marks that turn the text around, however they are written."""
+        text = (
+            f'version: 1\npolicies:\n  - {{name: "a{character}b", action: "c{character}d", effect: allow}}\n'
+        )
+        messages = [message for *_, message in problems_of(text)]
+        assert len(messages) >= 1
+        assert all(message.isprintable() for message in messages)
+
     def test_every_problem_is_reported_at_its_place(self):
         """All at once, each with line, column, path and a hint."""
         text = (
@@ -223,6 +233,9 @@ class TestProblems:
             ("version: 010\n", "read differently"),
             ("version: [1\n", "not YAML"),
             (f"{HEAD}    agents: []\n", "empty list"),
+            (f"{HEAD}    agents:\n", "is empty; give it a value, or leave it out"),
+            (f"{HEAD}    conditions: ~\n", "is empty; give it a value, or leave it out"),
+            (f"{HEAD}    rules: null\n", "is empty; give it a value, or leave it out"),
             (f"{HEAD}    agents: [ann, ann]\n", "`ann` stands here twice"),
             (f"{HEAD}    agents: [7]\n", "put it in quotes"),
             (f"{HEAD}    agents: ann\n", "is not a list"),
@@ -250,12 +263,25 @@ class TestProblems:
             ("version: 1\nguardrails:\n  - {name: a, action: x}\n", "does nothing"),
             ("version: 1\nactions: {a.*: {fields: {}}}\n", "patterns are not declared"),
             ("version: 1\nactions: {a: {fields: {b: {type: int}}}}\n", "did you mean `integer`?"),
+            ("version: 1\nactions: {a: {fields: {a..b: {required: true}}}}\n", "is not a field"),
+            ("version: 1\nactions: {a: {fields: {metadata: {}}}}\n", "name a member of the metadata"),
+            ("version: 1\nactions: {a: {fields: {agent.nme: {}}}}\n", "did you mean `agent.name`?"),
+            ("version: 1\nactions: {a: {fields: {time.hour: {}}}}\n", "is not what an action carries"),
             ("version: 1\nregistries: {Bad Name: []}\n", "is not a name"),
         ],
     )
     def test_documents_that_are_wrong_say_why(self, text, words):
         """One line each, in words that help."""
         assert any(words in message for *_, message in problems_of(text))
+
+    @pytest.mark.parametrize(
+        "number", ["1e99999999999999999999", "1e-99999999999999999999", "1e400", "1e-400"]
+    )
+    def test_a_number_beyond_every_range_is_refused(self, number):
+        """In either language, as a problem with a place, whatever its exponent."""
+        text = f'{{"version": 1, "registries": {{"r": {{"a": {{"cap": {number}}}}}}}}}'
+        assert any("more digits than can be exact" in message for *_, message in problems_of(text, "p.json"))
+        read_or_refused(text)
 
     @pytest.mark.parametrize(
         ("condition", "words"),
@@ -289,6 +315,7 @@ class TestProblems:
             ("{field: metadata, operator: exists}", "name a member"),
             ("{field: a..b, operator: exists}", "is not a field"),
             ("{any: []}", "empty group"),
+            ("{field: a, operator: exists, value: }", "is empty; give it a value"),
             ("{field: a, operator: in, value: []}", "empty list"),
             ("{field: a, operator: in, value: [[1]]}", "holds text, numbers"),
             ("{field: a, operator: cidr, value: 5}", "needs a network"),
@@ -380,6 +407,18 @@ class TestProblems:
             ),
             ("{priority: 1, type: AGENT_SCOPE, effect: REJECT}", "needs `agents`"),
             ("{priority: 1, type: CATEGORY_BLOCKLIST, effect: REJECT}", "is missing"),
+            (
+                "{priority: 1, type: CATEGORY_BLOCKLIST, effect: REJECT, categories: [a], registry: b}",
+                "stands beside `categories`",
+            ),
+            (
+                "{priority: 1, type: TIME_WINDOW, timezone: UTC, effect: REJECT, below: , currency: EUR}",
+                "is empty; give it a value",
+            ),
+            (
+                "{priority: 1, type: DAILY_CAP, effect: REJECT, cap: 5, currency: EUR, except_agents: }",
+                "is empty; give it a value",
+            ),
             (
                 "{priority: 1, type: CATEGORY_BLOCKLIST, effect: REQUIRE HUMAN, categories: [a]}",
                 "did you mean `REQUIRE_HUMAN`?",

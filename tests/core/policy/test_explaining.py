@@ -62,6 +62,54 @@ def test_full_hides_nothing(policies):
     assert decision.message == "`secret_field` must be less than `777`, and is `888`"
 
 
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        ("operator: exists, value: false", "must be left out, and is `x`"),
+        ("operator: neq, value: x", "must not be `x`, and is `x`"),
+        ("operator: starts_with, value: ab", "must start with `ab`, and is `x`"),
+        ("operator: matches, value: ^a$", "must match `^a$`, and is `x`"),
+        ("operator: not_contains, value: x", "must not contain `x`, and is `x`"),
+        ("operator: cidr, value: 10.0.0.0/8", "cannot be compared by cidr: it is text"),
+        ("operator: in, value: [a, b]", "must be one of `['a', 'b']`, and is `x`"),
+    ],
+)
+def test_a_denial_says_in_words_what_must_hold(policies, condition, says):
+    """The model corrects itself by this sentence."""
+    text = (
+        f"policies:\n  - {{name: P, action: pay, effect: allow, conditions: [{{field: f, {condition}}}]}}\n"
+    )
+    assert policies(text).ask("pay", metadata={"f": "x"}).message == f"`f` {says}"
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "held_by"),
+    [
+        ("eq", "a", "a"),
+        ("in", "[a]", "a"),
+        ("lt", "5", 4),
+        ("lte", "5", 5),
+        ("gt", "5", 6),
+        ("gte", "5", 5),
+        ("between", "[1, 5]", 3),
+        ("contains", "a", "a"),
+        ("starts_with", "a", "a"),
+        ("ends_with", "a", "a"),
+        ("matches", "^a$", "a"),
+        ("subset_of", "[a]", ["a"]),
+        ("cidr", "10.0.0.0/8", "10.0.0.1"),
+        ("exists", "true", "a"),
+    ],
+)
+def test_what_a_not_forbids_is_said_in_words_too(policies, operator, value, held_by):
+    """Whatever the operator: what the model reads is a sentence and no name with an underscore."""
+    condition = f"{{not: {{field: f, operator: {operator}, value: {value}}}}}"
+    text = f"policies:\n  - {{name: P, action: pay, effect: allow, conditions: [{condition}]}}\n"
+    message = policies(text).ask("pay", metadata={"f": held_by}).message
+    assert message.startswith("`f` must ")
+    assert "_" not in message
+
+
 def test_a_guardrail_that_hides_hides_for_all(policies):
     """The strictest `explain` of whoever is reported holds for the whole answer."""
     text = TEXT.format(explain="full") + (

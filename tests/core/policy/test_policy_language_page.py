@@ -36,5 +36,5 @@ def test_every_operator_and_lint_code_is_on_the_page():
     from agentlattice_core.policy import lint as lint_module
 
     codes = re.findall(r"^\| `([a-z-]+)` \|", lint_module.__doc__ or "", re.M)
-    assert len(codes) == 10
+    assert len(codes) == 12
     assert [name for name in (*OPERATORS, *codes) if f"`{name}`" not in PAGE] == []

@@ -220,6 +220,21 @@ class TestSelectorsAndOrder:
         assert (terms["3"].sets, terms["3"].timeout) == ((cfo, ops, team), 600)
         assert day.ask("pay", amount="0.5", **EUR).approval is None
 
+    @pytest.mark.parametrize(
+        ("own", "asked", "timeout"),
+        [
+            ("{timeout: 1h}", ApproverSet(("user:cto", "user:cfo"), "all"), 3600),
+            ("{quorum: 2}", ApproverSet(("user:cto", "user:cfo"), 2), 4 * 3600),
+            ("{approvers: ['user:eve']}", ApproverSet(("user:eve",)), 4 * 3600),
+        ],
+    )
+    def test_a_rule_that_names_no_approvers_asks_its_policys(self, policies, own, asked, timeout):
+        """A rule that only shortens the time does not open the decision to everybody."""
+        rule = f"priority: 1, type: AMOUNT_THRESHOLD, min: 1, currency: EUR, effect: REQUIRE_HUMAN, approval: {own}"
+        more = "    approval: {approvers: ['user:cto', 'user:cfo'], quorum: all, timeout: 4h}\n"
+        terms = policies("policies:\n" + policy(rule, more=more)).ask("pay", amount="1", **EUR).approval
+        assert (terms.sets, terms.timeout) == ((asked,), timeout)
+
     def test_without_approvers_anyone_with_the_right_may_decide(self, policies):
         """For thirty minutes, which is the default."""
         terms = (

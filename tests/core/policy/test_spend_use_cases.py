@@ -460,3 +460,60 @@ class TestPayouts:
         assert self.pay(day, "1", agent=own_child).outcome == "allow"
         other_category = euros("1", beneficiary="seller-1001", category="ads")
         assert day.submit("payout.submit", "marketing-agent", **other_category).outcome == "allow"
+
+
+EACH = {
+    "01-": ("ads.spend", "growth-agent", {"beneficiary": KNOWN_PARTNER}, "EUR", "Europe/Paris", ["5000"]),
+    "02-": ("cloud.purchase", "ops-agent", {"category": "api_credits"}, "USD", "UTC", ["10000"]),
+    "03-": ("refund.issue", "cs-agent", {}, "EUR", "Europe/Paris", ["100"] * 15),
+    "04-": (
+        "treasury.transfer",
+        "treasury-agent",
+        {"beneficiary": "bc1q-cold-storage"},
+        "USD",
+        "UTC",
+        ["250000"],
+    ),
+    "05-": (
+        "procurement.order",
+        "procurement-agent",
+        {"beneficiary": "supplier-07", "category": "raw_material"},
+        "EUR",
+        "Europe/Berlin",
+        ["80000"],
+    ),
+    "06-": (
+        "payout.submit",
+        "payout-agent",
+        {"beneficiary": "seller-1001", "category": "seller_payout"},
+        "EUR",
+        "Europe/Paris",
+        ["200000"],
+    ),
+}
+"""By file: action, agent, what else the action says, the currency, whose midnight ends the day, what fills a day."""
+
+
+@pytest.mark.parametrize("name", EACH)
+class TestEveryUseCase:
+    def test_money_that_cannot_be_measured_never_runs(self, example, name):
+        """Another currency, no currency, no amount, neither: nothing is let through, and nothing is charged."""
+        action, agent, said, currency, *_ = EACH[name]
+        other = "USD" if currency == "EUR" else "EUR"
+        day = example(name).at("2026-03-04 12:00")
+        assert day.ask(action, agent, amount="1", currency=currency, **said).outcome == "allow"
+        for money in ({"amount": "1", "currency": other}, {"amount": "1"}, {"currency": currency}, {}):
+            assert day.submit(action, agent, **money, **said).outcome == "deny", money
+        assert day.totals == {}
+
+    @pytest.mark.parametrize("date", ["2026-03-04", "2026-03-28", "2026-10-24"])
+    def test_a_day_ends_at_midnight_in_its_rule_s_zone(self, example, name, date):
+        """A second before, the day is full; at midnight there is a new one, before the clocks change too."""
+        action, agent, said, currency, zone, full = EACH[name]
+        day = example(name).at(f"{date} 23:59:59", zone)
+        for amount in full:
+            assert day.submit(action, agent, amount=amount, currency=currency, **said).outcome != "deny"
+        cent = {"amount": "0.01", "currency": currency, **said}
+        assert day.ask(action, agent, **cent).denial_reason == "LIMIT_EXCEEDED"
+        tomorrow = f"{date[:8]}{int(date[8:]) + 1:02d}"
+        assert day.at(f"{tomorrow} 00:00:00", zone).ask(action, agent, **cent).outcome != "deny"

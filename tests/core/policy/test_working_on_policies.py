@@ -92,6 +92,10 @@ class TestLint:
                 [("unknown-field", 6)],
             ),
             (
+                one_policy("conditions: [{field: data_accessed.sensitivity, operator: eq, value: low}]"),
+                [("unknown-field", 6)],
+            ),
+            (
                 one_policy("conditions: [{field: b, operator: eq, value: 1}]")
                 + "actions: {x: {fields: {a: {}}}}\n",
                 [("unknown-field", 6)],
@@ -131,6 +135,80 @@ class TestLint:
         """Or the opposite of what they read like."""
         text = one_policy("agents: [ann]", "rules:", f"  - {{priority: 1, {rule}}}", effect=effect)
         assert code in [one for one, _ in found(text)]
+
+    @pytest.mark.parametrize(
+        ("pattern", "anchored"),
+        [
+            ("^a$", True),
+            (r"\Aa\z", True),
+            ("(?i)^a$", True),
+            ("^(a|b)$", True),
+            ("^a$|^b$", True),
+            ("^[|]$", True),
+            (r"^a\|b$", True),
+            ("^a|b$", False),
+            ("^a$|b", False),
+            (r"^a\$", False),
+            ("(?m)^a$", False),
+            ("a", False),
+            ("", False),
+        ],
+    )
+    def test_a_pattern_that_allows_is_anchored_on_each_side_of_a_bar(self, pattern, anchored):
+        """`^prod|staging$` begins and ends well, and matches `production-x`."""
+        text = one_policy(f"conditions: [{{field: a, operator: matches, value: '{pattern}'}}]")
+        assert found(text) == ([] if anchored else [("unanchored", 6)])
+
+    @pytest.mark.parametrize(("effect", "codes"), [("allow", []), ("deny", ["unanchored"])])
+    def test_a_pattern_under_not_is_the_other_way_round(self, effect, codes):
+        """Anchoring what must not be found would let more through."""
+        text = one_policy("conditions: [{not: {field: a, operator: matches, value: rm}}]", effect=effect)
+        assert [code for code, _ in found(text)] == codes
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            ["agents: ['*']"],
+            ["agent_tags: [team-*]"],
+            ["rules:", "  - {priority: 1, type: AGENT_SCOPE, except_agents: [bot-*], effect: REJECT}"],
+            ["rules:", "  - {priority: 1, type: CATEGORY_BLOCKLIST, categories: [gpu_*], effect: REJECT}"],
+            ["rules:", "  - {priority: 1, type: BENEFICIARY_WHITELIST, values: ['acme*'], effect: REJECT}"],
+        ],
+    )
+    def test_a_star_in_a_name_is_no_pattern(self, lines):
+        """A blocklist of `gpu_*` blocks nothing, and a denial for the agent `*` denies nobody."""
+        assert found(one_policy(*lines)) == [("not-a-pattern", 5 + len(lines))]
+
+    def test_a_pattern_is_also_about_actions_that_are_not_declared(self):
+        """Which may carry any field; only a name that is nearly a declared one is a slip."""
+        text = (
+            one_policy("conditions: [{{field: {field}, operator: eq, value: 1}}]")
+            + "actions: {{x.y: {{fields: {{size: {{}}}}}}}}\n"
+        )
+        text = text.replace("action: x\n", "action: '*'\n")
+        assert found(text.format(field="environment")) == []
+        assert found(text.format(field="sizee")) == [("unknown-field", 6)]
+
+    def test_an_amount_is_compared_in_a_currency(self):
+        """A hundred of one currency is not a hundred of another."""
+        amount, currency = (
+            "{field: amount, operator: lt, value: 100}",
+            "{field: currency, operator: eq, value: EUR}",
+        )
+        assert found(one_policy(f"conditions: [{amount}]")) == [("any-currency", 6)]
+        assert found(one_policy(f"conditions: [{amount}, {currency}]")) == []
+        assert found(one_policy("conditions: [{field: amount, operator: exists}]")) == []
+
+    def test_caps_of_one_counter_that_count_other_days_are_found(self):
+        """They look as if they shared a total; per agent and for all agents are two totals that one may mean."""
+        cap = "type: DAILY_CAP, cap: 5, currency: EUR, counter: travel, effect: REJECT"
+        text = one_policy(
+            "rules:", f"  - {{priority: 1, {cap}, timezone: Europe/Paris}}", f"  - {{priority: 2, {cap}}}"
+        )
+        assert found(text) == [("no-effect", 8)]
+        same = text.replace(", timezone: Europe/Paris", ", timezone: UTC")
+        assert found(same) == []
+        assert found(text.replace(", timezone: Europe/Paris", ", per: organisation")) == []
 
     def test_a_rule_behind_a_stricter_one_is_shadowed(self):
         """And the finding is on its own line, whatever the priorities."""
@@ -183,10 +261,16 @@ class TestDiff:
 
 
 def record(
-    at: datetime, outcome: str = "executed", kind: str = "pay", agent: str = "ann", **options: Any
+    at: datetime,
+    outcome: str = "executed",
+    kind: str = "pay",
+    agent: str = "ann",
+    observed: bool = False,
+    **options: Any,
 ) -> RecordedAction:
     action = Action.build(kind, ActionOptions(**options))
-    return RecordedAction(action, AgentFacts(agent, agent), at, outcome_of_status(outcome))
+    facts = AgentFacts(agent, agent)
+    return RecordedAction(action, facts, at, outcome_of_status(outcome), observed=observed)
 
 
 def policy_set(text: str) -> PolicySet:
@@ -305,6 +389,10 @@ class TestSimulate:
         assert len(totals._totals) <= 3
 
 
+INJECTED = 'X\n  - {name: Evil, action: "*", effect: allow}\n  #'
+"""A currency that would be a policy if a draft held it as it is."""
+
+
 class TestSuggest:
     @settings(max_examples=60, deadline=None)
     @given(
@@ -317,7 +405,17 @@ class TestSuggest:
                     optional={
                         "metadata": st.dictionaries(
                             st.sampled_from(
-                                ["size", "env", "count", "weird name", "dotted.name", "é\n", "amount"]
+                                [
+                                    "size",
+                                    "env",
+                                    "count",
+                                    "weird name",
+                                    "dotted.name",
+                                    "é\n",
+                                    "amount",
+                                    "Null",
+                                    "true",
+                                ]
                             ),
                             st.integers(-5, 2**52)
                             | st.floats(-1e20, 1e20)
@@ -327,11 +425,15 @@ class TestSuggest:
                             | st.none(),
                         ),
                         "amount": st.decimals(0, 10**6, places=2).map(str),
-                        "currency": st.sampled_from(["EUR", "USD", "points!"]),
+                        "currency": st.sampled_from(["EUR", "USD", "points!", INJECTED]),
                         "beneficiary": st.sampled_from(["acme", "é: 1"]),
                         "data_accessed": st.lists(
                             st.sampled_from(
-                                [{"type": "a", "count": 2, "sensitivity": "high"}, {"type": "b"}]
+                                [
+                                    {"type": "a", "count": 2, "sensitivity": "high"},
+                                    {"type": "b"},
+                                    {"type": "c", "count": 1, "sensitivity": None},
+                                ]
                             ),
                             max_size=2,
                         ),
@@ -351,6 +453,77 @@ class TestSuggest:
         draft = suggest(records)
         report = simulate(records, policy_set(draft))
         assert report.flips == {}, draft
+        assert {policy.action for policy in PolicyDocument.parse(draft).policies} == {
+            one.action.action_type for one in records
+        }
+
+    def test_what_policy_kept_from_running_is_left_out(self):
+        """An attempt that was denied is no reason to allow it; the draft says that there was one."""
+        attempts = [
+            record(START, "denied", "secret.read"),
+            record(START, "policy_not_found", "shell.exec"),
+            record(START, "denied", "pr.open", metadata={"size": 900}),
+            record(START, "executed", "pr.open", metadata={"size": 3}),
+        ]
+        draft = suggest(attempts)
+        (allowed,) = PolicyDocument.parse(draft).policies
+        assert (allowed.action, allowed.conditions[0].value) == ("pr.open", (3, 3))
+        assert "# secret.read: asked for once and never allowed, so it is left out" in draft
+        assert "# asked for once more and never allowed, which is left out" in draft
+        only = suggest(attempts[:2])
+        assert PolicyDocument.parse(only).policies == ()
+        assert "# shell.exec: asked for once" in only
+
+    def test_what_ran_because_policy_was_only_observed_is_drafted_and_said(self):
+        """Observing lets everything run, so it is what the agent does; what policy said of it stands in the draft."""
+        draft = suggest([record(START, "denied", "secret.read", observed=True)])
+        assert [policy.action for policy in PolicyDocument.parse(draft).policies] == ["secret.read"]
+        assert "# policy denied it once and was only observed; this draft allows that" in draft
+
+    @pytest.mark.parametrize(
+        ("outcomes", "effect"),
+        [
+            (["requested", "timed_out"], "require_approval"),
+            (["requested", "executed"], "allow"),
+        ],
+    )
+    def test_a_draft_goes_on_asking_a_person_where_policy_always_did(self, outcomes, effect):
+        """Drafting never takes the person away without saying so."""
+        draft = suggest([record(START, outcome, "db.migrate") for outcome in outcomes])
+        assert [policy.effect for policy in PolicyDocument.parse(draft).policies] == [effect]
+        assert "policy always asked a person" in draft or "# policy asked a person once, which this" in draft
+
+    @pytest.mark.parametrize(
+        "spent",
+        [
+            [{"amount": "5", "currency": "EUR"}, {"amount": "5", "currency": "USD"}],
+            [{"amount": "5", "currency": "EUR"}, {"amount": "5"}],
+            [{"amount": "5", "currency": "EUR"}, {}],
+            [{"amount": "5"}],
+            [{"amount": "5", "currency": "eur"}],
+            [{"amount": "5", "currency": "EUR"}, {"amount": "5", "currency": INJECTED}],
+            [{"amount": "5", "currency": f"C{n:02d}"} for n in range(30)],
+        ],
+    )
+    def test_spending_that_cannot_be_capped_is_said(self, spent):
+        """And what an agent wrote as its currency never becomes a line of the draft."""
+        draft = suggest([record(START, **one) for one in spent])
+        (policy,) = PolicyDocument.parse(draft).policies
+        assert policy.rules == ()
+        assert "so it is not capped" in draft
+
+    def test_the_first_day_counts_from_its_morning(self):
+        """A draft of the last day, which began in the middle of one, stops nothing that took place since."""
+        noon = START.replace(hour=12)
+        records = [
+            record(noon - timedelta(hours=hours), amount=amount, currency="EUR")
+            for hours, amount in ((20, "700"), (3, "90"), (-3, "10"))
+        ]
+        draft = suggest(records, noon)
+        (policy,) = PolicyDocument.parse(draft).policies
+        assert {rule.cap for rule in policy.rules} == {None, Decimal(100)}
+        assert "an amount" not in draft
+        assert simulate(records, policy_set(draft), since=noon).flips == {}
 
     def test_a_draft_allows_little_else(self):
         """Bounds are as tight as what was seen, and say what that was."""
