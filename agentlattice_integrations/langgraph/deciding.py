@@ -264,8 +264,10 @@ class CallGate:
             return {}
 
     def _obstacle(self, pause: Pause, call: ToolCall, own: Mapping[str, Any]) -> str | None:
-        """Why the call cannot be paused, if it cannot. `own` are its arguments as they were before anybody changed them:
-        a graph checkpoint has those, and of changed ones only what may be shown.
+        """Why the call cannot be paused, if it cannot.
+
+        `own` are its arguments before anybody changed them: a graph checkpoint has those, and of changed ones only what
+        may be shown.
         """
         if not pause.possible:
             return _NO_PAUSE
