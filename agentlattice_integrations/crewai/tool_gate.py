@@ -18,6 +18,9 @@ import functools
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import PurePath
 from typing import Any
 
 from crewai.tools import BaseTool
@@ -28,7 +31,10 @@ from crewai.tools.mcp_tool_wrapper import MCPToolWrapper
 from crewai.tools.structured_tool import CrewStructuredTool
 from crewai.tools.tool_failure import ToolFailure
 from crewai.utilities.string_utils import sanitize_tool_name
+from pydantic import AnyUrl
+from pydantic_core import to_jsonable_python
 
+from agentlattice_core.actions import MAX_DEPTH
 from agentlattice_core.errors import InvalidRequestError
 from agentlattice_core.toolcalls.call import CallKind, Denial, Permit, ToolCall
 from agentlattice_integrations.crewai.deadlines import time_is_over
@@ -43,6 +49,7 @@ _ENTRIES = ("run", "arun", "_run", "_arun")
 _REPLACED = ("func", "_run", "_arun", "run", "arun")
 _OWN = frozenset(getattr(owner, name) for owner in (BaseTool, Tool) for name in _ENTRIES)
 _MARK = "__agentlattice_gate__"
+_WRITTEN_AS_TEXT = (bytes, timedelta, PurePath, IPv4Address, IPv6Address, AnyUrl)
 _UNCHANGEABLE = frozenset({str, int, float, bool, type(None)})
 _installing = threading.Lock()
 
@@ -147,14 +154,15 @@ class GateInPlace:
         @functools.wraps(entry)
         def gated(*args: Any, **kwargs: Any) -> Any:
             arguments = kwargs if not args else _named(signature, args, kwargs)
-            if self._is_part_of_a_start(name, arguments):
+            decided_on = _as_json(arguments)
+            if self._is_part_of_a_start(name, decided_on):
                 return entry(*args, **kwargs)
             scope = scope_for(self.tool)
             if scope is not None and scope.refused_in_advance is not None:
                 return ToolDenied.of(scope.refused_in_advance)
             governor = self.governor if scope is None else scope.governor
             try:
-                call = self._call(governor, name, arguments, scope)
+                call = self._call(governor, name, decided_on, scope)
             except Exception as error:
                 unnamed = governor.of_nobody(self.name, self.kind, self.tool, error)
                 return _denied(scope, governor.gate.refuse_sync(*unnamed))
@@ -189,14 +197,15 @@ class GateInPlace:
         @functools.wraps(entry)
         async def gated(*args: Any, **kwargs: Any) -> Any:
             arguments = kwargs if not args else _named(signature, args, kwargs)
-            if self._is_part_of_a_start(name, arguments):
+            decided_on = _as_json(arguments)
+            if self._is_part_of_a_start(name, decided_on):
                 return await entry(*args, **kwargs)
             scope = scope_for(self.tool)
             if scope is not None and scope.refused_in_advance is not None:
                 return ToolDenied.of(scope.refused_in_advance)
             governor = self.governor if scope is None else scope.governor
             try:
-                call = self._call(governor, name, arguments, scope)
+                call = self._call(governor, name, decided_on, scope)
             except Exception as error:
                 unnamed = governor.of_nobody(self.name, self.kind, self.tool, error)
                 return _denied(scope, await governor.gate.refuse(*unnamed))
@@ -274,12 +283,37 @@ def _changed_meanwhile(
             "DEADLINE_OVER",
             "the agent's `max_execution_time` was over before the tool could start; it did not run",
         )
-    if not _cannot_change(arguments) and not permit.covers(arguments):
+    if not _cannot_change(arguments) and not permit.covers(_as_json(arguments)):
         return (
             "ARGUMENTS_CHANGED",
             "the arguments were changed after they were decided on; the tool did not run",
         )
     return None
+
+
+def _as_json(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments as a schema writes them: the tool is handed the objects that it made of the model's text."""
+    if _cannot_change(arguments):
+        return arguments
+    return {name: _json(value) for name, value in arguments.items()}
+
+
+def _json(value: Any, depth: int = 1) -> Any:
+    if depth > MAX_DEPTH:
+        return value  # the gate refuses it
+    if isinstance(value, dict):
+        return {name: _json(member, depth + 1) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item, depth + 1) for item in value]
+    if isinstance(value, set | frozenset):
+        # In an order of its own, so that the same set is the same arguments in every process.
+        return sorted((_json(item, depth + 1) for item in value), key=repr)
+    if isinstance(value, _WRITTEN_AS_TEXT):
+        try:
+            return to_jsonable_python(value)
+        except ValueError:
+            pass  # bytes that are no text; the gate refuses them
+    return value
 
 
 def _cannot_change(arguments: Mapping[str, Any]) -> bool:

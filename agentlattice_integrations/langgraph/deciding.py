@@ -26,6 +26,7 @@ from langgraph.config import get_config
 from agentlattice_core.delegating import Delegate
 from agentlattice_core.errors import AgentLatticeError, InvalidRequestError
 from agentlattice_core.toolcalls.acting import Acting, NoChild
+from agentlattice_core.toolcalls.arguments import canonical_arguments
 from agentlattice_core.toolcalls.call import Denial, OnApproval, Permit, ToolCall
 from agentlattice_core.toolcalls.denial import refusal
 from agentlattice_core.toolcalls.gate import ToolGate
@@ -49,6 +50,10 @@ NO_ID = "the call has no id, so its answer could not be given back; make the cal
 _NO_PAUSE = (
     "it has to wait for a person and cannot be paused here; give the graph a checkpointer and a tool node that "
     "governs its calls one by one, or use on_approval `wait` or `defer`"
+)
+_NOT_KEPT = (
+    "a person put a secret into its arguments, and it has to wait for another one, while the secret cannot be kept; "
+    "leave secrets as they are shown, or name an `approver`"
 )
 _REJECTED = "rejected in the agent's interface"
 _EDITED = "its arguments were changed in the agent's interface"
@@ -190,12 +195,13 @@ class CallGate:
         if isinstance(found, Permit):
             return Ticket(self, facts.name, found, edited=call.arguments is not arguments)
         if how == "pause" and found.status == "pending" and found.action_id is not None:
-            if pause.possible:
+            obstacle = self._obstacle(pause, call, arguments)
+            if obstacle is None:
                 _ATTEMPTS.take_back(call.identity)
                 pause.keep_answers()
                 pause.strike_out_sync()
                 raise pause.suspend(found.action_id, self._request(found, call, arguments, pause, note))
-            gate.withdraw_sync(found.action_id, _NO_PAUSE)
+            gate.withdraw_sync(found.action_id, obstacle)
             found = gate.authorize_sync(call, how)
             if isinstance(found, Permit):  # somebody approved it in that moment
                 return Ticket(self, facts.name, found)
@@ -239,12 +245,13 @@ class CallGate:
         if isinstance(found, Permit):
             return Ticket(self, facts.name, found, edited=call.arguments is not arguments)
         if how == "pause" and found.status == "pending" and found.action_id is not None:
-            if pause.possible:
+            obstacle = self._obstacle(pause, call, arguments)
+            if obstacle is None:
                 _ATTEMPTS.take_back(call.identity)
                 pause.keep_answers()
                 await pause.strike_out()
                 raise pause.suspend(found.action_id, self._request(found, call, arguments, pause, note))
-            await gate.withdraw(found.action_id, _NO_PAUSE)
+            await gate.withdraw(found.action_id, obstacle)
             found = await gate.authorize(call, how)
             if isinstance(found, Permit):  # somebody approved it in that moment
                 return Ticket(self, facts.name, found)
@@ -275,6 +282,23 @@ class CallGate:
             return self.gate.shown(call)
         except InvalidRequestError:
             return {}
+
+    def _obstacle(self, pause: Pause, call: ToolCall, own: Mapping[str, Any]) -> str | None:
+        """Why the call cannot be paused, if it cannot.
+
+        `own` are its arguments before anybody changed them: a graph checkpoint has those, and of changed ones only what
+        may be shown.
+        """
+        if not pause.possible:
+            return _NO_PAUSE
+        if call.arguments is own:
+            return None
+        resumed = edited_arguments(self._shown(call), self._shown(replace(call, arguments=own)), own)
+        digests = [
+            canonical_arguments(arguments, call.schema, call.injected).digest
+            for arguments in (resumed, call.arguments)
+        ]
+        return None if digests[0] == digests[1] else _NOT_KEPT
 
     def _request(
         self,

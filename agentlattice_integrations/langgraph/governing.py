@@ -13,6 +13,7 @@ agents inside its tools |
 - Nodes of a graph that hold tools no longer answer from LangGraph's node cache, which would not ask.
 - A delegation in place of the client (`al.delegate(...)`) gives it a delegated identity; see `acting`.
 - A graph in which there is nothing to govern is an error, not an empty success.
+- A tool that a node's or a tool's own function calls by itself cannot be replaced there: the report says so.
 - `report` is called with the coverage report; `coverage(...)` tells the same at any later time.
 """
 
@@ -34,7 +35,7 @@ from agentlattice_integrations.langgraph.deciding import CallGate, GateOptions
 from agentlattice_integrations.langgraph.hosted import ALLOWED, REFUSED, HostedTools, hosted_name, is_hosted
 from agentlattice_integrations.langgraph.middleware import GovernanceMiddleware
 from agentlattice_integrations.langgraph.nodes import GovernedTools, govern_node
-from agentlattice_integrations.langgraph.sight import is_graph, look_into_tool, look_through, reaches
+from agentlattice_integrations.langgraph.sight import Found, is_graph, look_into_tool, look_through, reaches
 from agentlattice_integrations.langgraph.tools import gates_of, governed_copy, origin_of
 from agentlattice_integrations.langgraph.wrappers import CallWrappers
 
@@ -44,6 +45,9 @@ _T = TypeVar("_T")
 _ToolT = TypeVar("_ToolT", bound=BaseTool)
 
 _UNGOVERNED = "nothing decides on its calls; pass it to govern(...)"
+_IN_CODE = (
+    "a function here can call it, and nothing decides on that; pass it to govern(...) and use what comes back"
+)
 
 
 def govern_tool(tool: _ToolT, client: GovernanceClient | Delegate, **options: Unpack[GateOptions]) -> _ToolT:
@@ -118,11 +122,13 @@ def coverage(target: Any) -> Coverage:
         return target.coverage
     found = Coverage()
     if is_graph(target):
-        for where, item in look_through(target):
+        seen = list(look_through(target))
+        for where, item in seen:
             if isinstance(item, ToolNode):
                 _report_node(item, where, found)
             elif isinstance(item, list):
                 _report_offered(item, where, found)
+        _report_used(seen, found)
     elif isinstance(target, ToolNode):
         _report_node(target, None, found)
     else:
@@ -159,32 +165,36 @@ def _govern_each(items: Any, gate: CallGate, hosted_tools: HostedTools, found: C
 
 def _govern_one(item: Any, gate: CallGate, hosted_tools: HostedTools, found: Coverage) -> BaseTool:
     tool = item if isinstance(item, BaseTool) else make_tool(item)
-    for where, inner in look_into_tool(tool):
+    inside = list(look_into_tool(tool))
+    for where, inner in inside:
         _govern_found(inner, gate, where, hosted_tools, found)
     governed = governed_copy(tool, gate)
     _report_tool(governed, None, found)
+    _report_used(inside, found)
     return governed
 
 
 def _govern_graph(graph: _T, gate: CallGate, hosted_tools: HostedTools, found: Coverage) -> _T:
-    for where, item in list(look_through(graph)):
+    seen = list(look_through(graph))
+    for where, item in seen:
         _govern_found(item, gate, where, hosted_tools, found)
     if not found.tools:
         raise InvalidRequestError(
             "this graph has no tool node that can be seen, so there is nothing to govern; govern the tools its "
             "nodes call, or use governed_tool_node"
         )
+    _report_used(seen, found)
     return graph
 
 
 def _govern_found(item: Any, gate: CallGate, where: str, hosted_tools: HostedTools, found: Coverage) -> None:
     if isinstance(item, ToolNode):
         _govern_node(item, gate, where, hosted_tools, found)
-    elif hasattr(item, "cache_policy"):
+    elif isinstance(item, list):
+        _take_hosted(item, where, hosted_tools, found)
+    elif not isinstance(item, BaseTool):
         # A cached answer would be given without asking whether the call is still allowed.
         item.cache_policy = None
-    else:
-        _take_hosted(item, where, hosted_tools, found)
 
 
 def _govern_node(
@@ -233,7 +243,9 @@ def _report_node(node: ToolNode, where: str | None, found: Coverage) -> None:
             _report_tool(tool, where, found)
 
 
-def _report_tool(tool: BaseTool, where: str | None, found: Coverage) -> None:
+def _report_tool(
+    tool: BaseTool, where: str | None, found: Coverage, *, open_because: str = _UNGOVERNED
+) -> None:
     gates = gates_of(tool)
     origin = origin_of(tool)
     facts = facts_of(origin)
@@ -241,7 +253,20 @@ def _report_tool(tool: BaseTool, where: str | None, found: Coverage) -> None:
         mapping = gates[0].gate.resolve(facts.name, origin)
         found.add(facts.name, kind=facts.kind, action_type=mapping.action_type, owner=where)
     else:
-        found.add(facts.name, kind=facts.kind, status="not_coverable", why=_UNGOVERNED, owner=where)
+        found.add(facts.name, kind=facts.kind, status="not_coverable", why=open_because, owner=where)
+
+
+def _report_used(seen: list[Found], found: Coverage) -> None:
+    """The tools that functions mention and no tool node runs. Those that one runs are mentioned to offer them."""
+    run = {
+        id(origin_of(tool))
+        for _, item in seen
+        if isinstance(item, ToolNode)
+        for tool in item.tools_by_name.values()
+    }
+    for where, item in seen:
+        if isinstance(item, BaseTool) and id(origin_of(item)) not in run:
+            _report_tool(item, where, found, open_because=_IN_CODE)
 
 
 def _report_offered(offered: list[Any], where: str | None, found: Coverage) -> None:

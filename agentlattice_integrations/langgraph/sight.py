@@ -1,4 +1,4 @@
-"""What a graph holds: its tool nodes, the agents inside its tools, and the tools its models are offered.
+"""What a graph holds: its tool nodes, the agents inside its tools, the tools its models are offered or its code uses.
 
 - LangGraph shows a graph's nodes. What a node's or a tool's function uses is read off the function: the
   variables it closes over and the module's names it mentions. What it reaches in other ways (attributes,
@@ -25,7 +25,8 @@ _T = TypeVar("_T")
 Found = tuple[str, Any]
 """Where something was found, and what.
 
-It is a ToolNode, a list of tools that a model is offered, or a graph's node that holds one of these and caches results.
+It is a ToolNode, a list of tools that a model is offered, a tool that a function mentions, by itself or in a list or
+dict, or a graph's node that holds one of these and caches results.
 """
 
 
@@ -115,12 +116,22 @@ def _function(function: Any, where: str, seen: set[int]) -> Iterator[Found]:
         return
     seen.add(id(function))
     for value in _used_by(function):
+        for tool in _tools_in(value):
+            yield where, tool
         if isinstance(value, list) and any(isinstance(item, BaseTool | dict) for item in value):
             yield where, value
         elif isinstance(value, Runnable) and not isinstance(value, BaseTool):
             yield from _runnable(value, where, seen)
         elif inspect.isfunction(value) and value.__module__ == getattr(function, "__module__", None):
             yield from _function(value, where, seen)
+
+
+def _tools_in(value: Any) -> list[BaseTool]:
+    """`value`, or what it holds, as far as it is a tool."""
+    held = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    )
+    return [item for item in held if isinstance(item, BaseTool)]
 
 
 def _used_by(function: Callable[..., Any]) -> list[Any]:

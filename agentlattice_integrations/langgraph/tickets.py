@@ -11,7 +11,8 @@ interceptor. The first of them decides; the others find its ticket.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,10 +36,10 @@ class Ticket:
 
     `decided`: nobody has run the tool yet; `running`: the tool has taken it; `entered`: so has the function
     inside; `replaced`: the tool was about to run with other arguments. `edited` says that a person has changed the
-    arguments: the tool runs with those of the permit.
+    arguments: the tool runs with those of the permit. `error` is what the function inside raised last, if it did.
     """
 
-    __slots__ = ("_nested", "edited", "gate", "intercepted", "outer", "permit", "stage", "tool")
+    __slots__ = ("_nested", "edited", "error", "gate", "intercepted", "outer", "permit", "stage", "tool")
 
     def __init__(self, gate: CallGate, tool: str, permit: Permit, *, edited: bool = False) -> None:
         self.edited = edited
@@ -46,6 +47,7 @@ class Ticket:
         self.tool = tool
         self.permit = permit
         self.stage: Stage = "decided"
+        self.error: Exception | None = None
         self.intercepted = False
         self.outer: Ticket | None = None
         self._nested = 0
@@ -135,9 +137,22 @@ class Tickets(list[Ticket]):
         return self
 
     def returned(self, output: Any) -> None:
-        """Report that the tool returned."""
+        """Report that the tool returned. What it made of an error of its own is bare text where there is no call id."""
         for ticket in self:
-            report_result(ticket.permit, output)
+            if ticket.error is None:
+                report_result(ticket.permit, output)
+            else:
+                report_error(ticket.permit, ticket.error)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Around the function inside the tool: note what it raises, which the tool may turn into an answer."""
+        try:
+            yield
+        except Exception as error:
+            for ticket in self:
+                ticket.error = error
+            raise
 
     def raised(self, error: BaseException) -> None:
         """Report that the tool raised."""

@@ -166,13 +166,18 @@ class _Governance:
             tickets.append(answer)
         return tickets
 
-    def enter(self) -> bool:
-        """Whether it is the tool that calls the function inside it: then every gate has a ticket for it, good once."""
-        entered = True
+    def enter(self) -> Tickets | None:
+        """The tickets if it is the tool that calls the function inside it: every gate has one for it, good once."""
+        tickets = Tickets()
         for guard in self.gates:
-            if guard.gate.enter(guard.subject) is None:
-                entered = False
-        return entered
+            ticket = guard.gate.enter(guard.subject)
+            if ticket is not None:
+                tickets.append(ticket)
+        return tickets if len(tickets) == len(self.gates) else None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Governance:
+        """A deep copy of the tool is asked about as the tool is: gates are not copied, their clients hold a log."""
+        return self
 
 
 def _of(tool: BaseTool) -> _Governance:
@@ -201,10 +206,10 @@ def _governed_class(base: type[BaseTool]) -> type[BaseTool]:
         "run": _run(base),
         "arun": _arun(base),
     }
-    if "func" not in base.model_fields:
-        namespace["_run"] = _guarded_method(base._run)
-        if base._arun is not BaseTool._arun:
-            namespace["_arun"] = _guarded_method(base._arun)
+    for name, functions in (("_run", ("func",)), ("_arun", ("coroutine", "func"))):
+        method = getattr(base, name)
+        if not method.__module__.startswith(_OWN_MODULES):
+            namespace[name] = _guarded_method(method, functions)
     metaclass: Any = type(base)
     governed: type[BaseTool] = metaclass(base.__name__, (base,), namespace)
     _CLASSES[base] = governed
@@ -321,8 +326,10 @@ def _guarded(function: Callable[..., Any], governance: _Governance) -> Callable[
 
         @functools.wraps(function)
         async def aguarded(*args: Any, **kwargs: Any) -> Any:
-            if governance.enter():
-                return await function(*args, **kwargs)
+            entered = governance.enter()
+            if entered is not None:
+                with entered.inside():
+                    return await function(*args, **kwargs)
             facts = facts_of(governance.origin)
             arguments = _bound(function, args, kwargs, facts)
             with _permitted(await governance.take(facts, arguments, None, None, direct=True)) as tickets:
@@ -338,8 +345,10 @@ def _guarded(function: Callable[..., Any], governance: _Governance) -> Callable[
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if governance.enter():
-            return function(*args, **kwargs)
+        entered = governance.enter()
+        if entered is not None:
+            with entered.inside():
+                return function(*args, **kwargs)
         facts = facts_of(governance.origin)
         arguments = _bound(function, args, kwargs, facts)
         with _permitted(governance.take_sync(facts, arguments, None, None, direct=True)) as tickets:
@@ -363,18 +372,29 @@ def _with_signature(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _guarded_method(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A tool class's `_run` or `_arun`, asking for itself when it is not the tool that calls it."""
+def _guarded_method(method: Callable[..., Any], functions: tuple[str, ...]) -> Callable[..., Any]:
+    """A tool class's own `_run` or `_arun`, asking for itself when it is not the tool that calls it.
+
+    Where the tool also has one of the `functions` that LangChain's own method would call, that one asks.
+    """
+
+    def function_asks(tool: BaseTool) -> bool:
+        return any(tool.__dict__.get(name) is not None for name in functions)
+
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
         async def aguarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+            if function_asks(self):
+                return await method(self, *args, **kwargs)
             return await _guarded(functools.partial(method, self), _of(self))(*args, **kwargs)
 
         return aguarded
 
     @functools.wraps(method)
     def guarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+        if function_asks(self):
+            return method(self, *args, **kwargs)
         return _guarded(functools.partial(method, self), _of(self))(*args, **kwargs)
 
     return guarded

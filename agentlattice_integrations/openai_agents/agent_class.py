@@ -16,7 +16,8 @@ from agents import RunContextWrapper
 __all__ = ["SEEN_HANDOFFS", "SEEN_TOOLS", "AgentGovernor", "agent_governor", "governed_agent_class"]
 
 _GOVERNOR = "agentlattice_governor"
-# Where an agent holds, as a tuple, the very things that were governed when its list was last read.
+# Where an agent holds, as a tuple, the very things that were governed when its list was last read; hand-offs each with
+# what it takes effect through.
 SEEN_TOOLS = "agentlattice_seen_tools"
 SEEN_HANDOFFS = "agentlattice_seen_handoffs"
 
@@ -29,7 +30,7 @@ class AgentGovernor(Protocol):
         ...
 
     def own_handoffs(self, agent: Any, handoffs: Any) -> Any:
-        """The same list, every entry governed."""
+        """The same list, every entry governed; of another collection, a tuple of its entries, governed."""
         ...
 
     def run_time_tools(self, agent: Any, tools: list[Any], *, from_servers: bool) -> list[Any]:
@@ -76,7 +77,10 @@ def governed_agent_class(base: type[Any], governor: AgentGovernor) -> type[Any]:
                 seen is not None
                 and type(handoffs) is list
                 and len(handoffs) == len(seen)
-                and all(map(is_, handoffs, seen))
+                and all(
+                    item is known and item.on_invoke_handoff is invoke
+                    for item, (known, invoke) in zip(handoffs, seen, strict=True)
+                )
             ):
                 return handoffs
             return governor.own_handoffs(self, handoffs)

@@ -70,6 +70,10 @@ class ExecutorDecisions:
         self._paused: OrderedDict[tuple[str | None, str], None] = OrderedDict()
         self._expected: OrderedDict[tuple[str | None, str], tuple[str, ...]] = OrderedDict()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ExecutorDecisions:
+        """The executor of a deep copy of the tool is still this one's."""
+        return self
+
     def key(self, call_id: str | None, part: object) -> Hashable:
         """What tells one part of one call from all others."""
         return id(part) if isinstance(part, ApplyPatchOperation) else (trace_id(), call_id)

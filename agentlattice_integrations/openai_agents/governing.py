@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -240,10 +240,17 @@ class _Governing:
 
     def own_handoffs(self, agent: Any, handoffs: Any) -> Any:
         if not isinstance(handoffs, list):
-            return handoffs
+            if not isinstance(handoffs, Collection) or not all(
+                isinstance(item, AgentBase | Handoff) for item in handoffs
+            ):
+                return handoffs
+            # The SDK takes any collection that is assigned later.
+            with self.governor.lock:
+                agent.__dict__["handoffs"] = tuple(self.handoff(item, agent) for item in handoffs)
+            return agent.__dict__["handoffs"]
         with self.governor.lock:
             handoffs[:] = [self.handoff(item, agent) for item in handoffs]
-            agent.__dict__[SEEN_HANDOFFS] = tuple(handoffs)
+            agent.__dict__[SEEN_HANDOFFS] = tuple((item, item.on_invoke_handoff) for item in handoffs)
         return handoffs
 
     def run_time_tools(self, agent: Any, tools: list[Any], *, from_servers: bool) -> list[Any]:

@@ -216,6 +216,10 @@ class Governor:
         self.suspended: OrderedDict[tuple[str | None, str, str], HeldPermit] = OrderedDict()
         self.classes: dict[type[Any], type[Any]] = {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Governor:
+        """A deep copy of an agent or a tool is governed as that is: a gate is not copied, its client holds a log."""
+        return self
+
     def tool_call(
         self,
         tool: str,

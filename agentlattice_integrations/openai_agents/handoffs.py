@@ -51,7 +51,7 @@ def govern_handoff(item: Any, governor: Governor, govern_target: Callable[[Any],
                     answer.reason,
                     message=f"hand-off `{governed.tool_name}` was denied; to go on after that, govern the agent",
                 )
-            _denied.set((governed, answer))
+            _denied.set((on_invoke_handoff, answer))
             return source
         try:
             agent = await invoke(context, arguments)
@@ -61,14 +61,17 @@ def govern_handoff(item: Any, governor: Governor, govern_target: Callable[[Any],
         answer.succeeded()
         return govern_target(agent)
 
+    # The mark is on what takes effect, so that whoever replaces it is seen.
+    setattr(on_invoke_handoff, _GOVERNOR, governor)
     governed.on_invoke_handoff = on_invoke_handoff
-    setattr(governed, _GOVERNOR, governor)
     return governed
 
 
 def handoff_governor(item: object) -> Governor | None:
     """Who governs a hand-off, if anybody does. A governed agent that stands for one is not one yet."""
-    return cast("Governor | None", getattr(item, _GOVERNOR, None)) if isinstance(item, Handoff) else None
+    if not isinstance(item, Handoff):
+        return None
+    return cast("Governor | None", getattr(item.on_invoke_handoff, _GOVERNOR, None))
 
 
 def handoff_target(item: Handoff[Any, Any]) -> Any:
@@ -93,13 +96,13 @@ _handoff_classes: dict[type[Any], type[Any]] = {}
 
 
 def _handoff_class(base: type[Any]) -> type[Any]:
-    known = _handoff_classes.get(base)
+    known = base if base in _handoff_classes.values() else _handoff_classes.get(base)
     if known is not None:
         return known
 
     def is_denied(self: Any) -> Denial | None:
         denied = _denied.get()
-        return denied[1] if denied is not None and denied[0] is self else None
+        return denied[1] if denied is not None and denied[0] is self.on_invoke_handoff else None
 
     class GovernedHandoff(base):  # type: ignore[misc]
         def get_transfer_message(self, agent: Any) -> str:

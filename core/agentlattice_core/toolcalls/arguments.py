@@ -28,6 +28,7 @@ import orjson
 
 from agentlattice_core.actions import MAX_DEPTH, MAX_PAYLOAD_BYTES, check_json
 from agentlattice_core.errors import InvalidRequestError
+from agentlattice_core.toolcalls.redaction import HIDDEN
 
 __all__ = ["Arguments", "canonical_arguments", "digest_of", "lenient_arguments", "plain_json"]
 
@@ -43,8 +44,8 @@ _PLAIN_ONLY = (
 _SIMPLE_MEMBERS = 16
 _SIMPLE_LENGTH = 1024
 _SIMPLE_INTEGER = 2**53
-# pydantic shows every SecretStr as this, so two different secrets would otherwise have one digest.
-_HIDDEN = b'"**********"'
+# Two different secrets would otherwise have one digest.
+_HIDDEN = orjson.dumps(HIDDEN)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@
   asking a second time. One approval lets one call run.
 - `pause` answers `pending` at once too, for an adapter that then suspends its framework's run. Only the call with the
   same identity takes up the answer, in whatever process it comes again; nothing is remembered here.
+- What was redacted in the arguments as a whole value is taken out of what a tool says of its failure, too.
 - In observe mode it answers with a permit whatever policy said, and also when the core fails.
 """
 
@@ -53,7 +54,7 @@ from agentlattice_core.toolcalls.recording import (
     recordable,
     redact_computed,
 )
-from agentlattice_core.toolcalls.redaction import Redactor, redact_text
+from agentlattice_core.toolcalls.redaction import MARKER, Redactor, redact_text, withheld
 from agentlattice_core.toolcalls.spans import traced, traced_sync
 
 __all__ = ["ToolGate"]
@@ -62,6 +63,7 @@ _log = logging.getLogger("agentlattice")
 
 _MAX_REMEMBERED: Final = 4096
 _LONGEST_MESSAGE: Final = 2000
+_LEAST_SECRET: Final = 4
 _NONE: Final[frozenset[str]] = frozenset()
 _LOST: Final = "the call came again, and nobody had said how it went"
 _RAN: Final = ("started", "succeeded", "failed", "unknown")
@@ -82,6 +84,7 @@ class _Prepared:
     constant: frozenset[str]
     context: dict[str, Any]
     on_approval: OnApproval
+    secrets: tuple[str, ...] = ()
 
     @property
     def deferral_key(self) -> DeferralKey:
@@ -364,6 +367,7 @@ class ToolGate:
         decided = arguments.decided
         shown = redactor.redact_canonical(decided, arguments.encoded)
         digest = arguments.digest if shown is decided and not arguments.hidden else digest_of(shown)
+        secrets = () if shown is decided and not arguments.hidden else _secrets(arguments, shown)
         event_id = None if call.identity is None else event_id_of(call, digest)
         context = context_of(call, digest)
         if arguments.ignored:
@@ -372,11 +376,19 @@ class ToolGate:
             ]
         if not mapping.computes:
             options = ActionOptions(metadata=shown, event_id=event_id, on_behalf_of=call.on_behalf_of)
-            return _Prepared(call, mapping, arguments, options, _NONE, _NONE, context, on_approval)
+            return _Prepared(call, mapping, arguments, options, _NONE, _NONE, context, on_approval, secrets)
         action = mapping.build(shown, arguments.copy, call.on_behalf_of, event_id)
         redact_computed(action, redactor)
         return _Prepared(
-            call, mapping, arguments, action.options, action.trusted, action.constant, context, on_approval
+            call,
+            mapping,
+            arguments,
+            action.options,
+            action.trusted,
+            action.constant,
+            context,
+            on_approval,
+            secrets,
         )
 
     def _redactor_for(self, mapping: ToolMapping) -> Redactor:
@@ -395,12 +407,16 @@ class ToolGate:
             arguments.given,
             arguments.digest,
             result,
-            partial(self._record_outcome, result.audit_event_id),
+            partial(self._record_outcome, result.audit_event_id, secrets=prepared.secrets),
             partial(_digest, call.schema, call.injected),
         )
 
-    def _record_outcome(self, action_id: str, outcome: str, message: str | None) -> None:
+    def _record_outcome(
+        self, action_id: str, outcome: str, message: str | None, secrets: tuple[str, ...] = ()
+    ) -> None:
         if message is not None:
+            for secret in secrets:  # a tool's error often says what it was given
+                message = message.replace(secret, MARKER)
             message = redact_text(message.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
         try:
             self.client.record_outcome(action_id, outcome, message)
@@ -501,6 +517,14 @@ class ToolGate:
 def _held(result: ActionResult) -> bool:
     """Whether this answer gave its caller the claim. A replay gives nothing."""
     return result.status == "executed" and result.claim == "started" and not result.replayed
+
+
+def _secrets(arguments: Arguments, shown: Any) -> tuple[str, ...]:
+    """What was taken out of the arguments whole, the longest first; too short a text would be found anywhere."""
+    found = {*withheld(arguments.decided, shown), *withheld(arguments.given, shown)}
+    return tuple(
+        sorted((text for text in found if len(text) >= _LEAST_SECRET), key=lambda text: (-len(text), text))
+    )
 
 
 def _digest(schema: Any, injected: frozenset[str], arguments: Mapping[str, Any] | str | bytes) -> str | None:

@@ -22,9 +22,11 @@ from typing import Any, Final
 import orjson
 import re2
 
-__all__ = ["MARKER", "Redactor", "redact_text"]
+__all__ = ["HIDDEN", "MARKER", "Redactor", "redact_text", "withheld"]
 
 MARKER: Final = "[redacted]"
+HIDDEN: Final = "**********"
+"""What pydantic shows in the place of every SecretStr."""
 _MARKER_NUMBER: Final = "[redacted number]"
 _MARKER_BOOLEAN: Final = "[redacted boolean]"
 _MARKERS: Final = (MARKER, _MARKER_NUMBER, _MARKER_BOOLEAN)
@@ -172,6 +174,18 @@ _DIGITS: Final = re.compile(r"[0-9]+")
 _LONGEST_CARD: Final = 19
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
+
+
+def withheld(value: Any, shown: Any) -> Iterator[str]:
+    """The texts of the leaves of `value` in whose place `shown`, which was made of it, has a marker."""
+    if isinstance(value, dict) and isinstance(shown, dict):
+        for name, member in value.items():
+            yield from withheld(member, shown.get(name))
+    elif isinstance(value, list) and isinstance(shown, list):
+        for item, item_shown in zip(value, shown, strict=False):
+            yield from withheld(item, item_shown)
+    elif shown in (*_MARKERS, HIDDEN) and value != shown and not isinstance(value, bool):
+        yield str(value)
 
 
 def redact_text(text: str) -> str:

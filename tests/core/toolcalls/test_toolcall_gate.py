@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr
 
 from agentlattice_core.client import AgentLattice
 from agentlattice_core.errors import (
@@ -216,6 +217,34 @@ def test_only_the_first_outcome_counts_and_secrets_in_it_are_redacted(bench: Ben
 class _SpeechlessError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
+
+
+class _Login(BaseModel):
+    user: str
+    pin: SecretStr
+
+
+@pytest.mark.parametrize(
+    ("given", "schema"),
+    [
+        ({"user": "ada", "password": "hunter2"}, None),
+        ({"user": "ada", "keys": ["hunter", "hunter2"]}, None),
+        ({"user": "ada", "password": {"old": "hunter2"}}, None),
+        ({"user": "ada", "pin": "hunter2"}, _Login),
+    ],
+)
+def test_an_error_that_repeats_a_redacted_argument_is_recorded_without_it(
+    bench: Bench, given: dict[str, Any], schema: Any
+) -> None:
+    """What a tool says of its failure often holds what it was given; a value that was redacted there goes here too."""
+    gate = bench.gate(redact=["keys.*"])
+    permit = _permit(gate.authorize_sync(ToolCall("test", "free", given, schema=schema)))
+    permit.failed(ValueError(f"nobody can log in with {given}"))
+    bench.reviewer.close()
+    bench.client.close()
+    written = b"".join(path.read_bytes() for path in bench.path.parent.glob("governance.db*"))
+    assert b"nobody can log in" in written
+    assert b"hunter" not in written
 
 
 @pytest.mark.parametrize("closed", [False, True])

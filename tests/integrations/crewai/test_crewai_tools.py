@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import pytest
 from crew_harness import agent_with, crew_of
 from crew_tools import BOTH, Recorded, Traces, denial
 from crewai.tools import BaseTool, tool
+from pydantic import BaseModel, Field, HttpUrl, SecretStr
 from scripted_crewai import ScriptedModel
 
 from agentlattice_core import AgentLattice
@@ -91,6 +95,63 @@ def test_positional_arguments_are_decided_on_by_name(
     """`tool.run("a")` is recorded as what the tool receives."""
     assert govern(traces.read(), al).run("a") == "read a"
     assert [event.metadata for event in recorded("tool.read")] == [{"path": "a"}]
+
+
+class _Fetching(BaseModel):
+    url: HttpUrl
+    into: Path
+    tags: set[str]
+    body: bytes
+    wait: timedelta
+
+
+class _Fetch(BaseTool):
+    name: str = "fetch"
+    description: str = "Fetch."
+    args_schema: type[BaseModel] = _Fetching
+    given: list[Any] = Field(default_factory=list)
+
+    def _run(self, **given: Any) -> str:
+        self.given.append(given)
+        return "fetched"
+
+
+@BOTH
+def test_arguments_that_a_schema_makes_objects_of_are_decided_on_as_json(
+    al: AgentLattice, recorded: Recorded, native: bool
+) -> None:
+    """The log and policy read them as the schema writes them, sets in one order; the tool is given the objects."""
+    written = {
+        "url": "https://example.com/a",
+        "into": "/srv/a",
+        "tags": ["b", "a", "c"],
+        "body": "text",
+        "wait": "PT5S",
+    }
+    fetch = _Fetch()
+    crew = crew_of(agent_with(ScriptedModel([[ScriptedCall("fetch", written)]], native=native), [fetch]))
+    govern(crew, al).kickoff()
+    assert fetch.given == [_Fetching.model_validate(written).model_dump()]
+    (event,) = recorded("tool.fetch")
+    assert (event.metadata, event.claim) == ({**written, "tags": ["a", "b", "c"]}, "succeeded")
+
+
+def _nested(levels: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [object(), b"\xff", SecretStr("x"), {b"\xff"}, _nested(100), _nested(2000)],
+    ids=["object", "bytes", "secret", "set", "deep", "deeper"],
+)
+def test_arguments_that_have_no_json_form_do_not_run(al: AgentLattice, traces: Traces, odd: Any) -> None:
+    """What cannot be decided on is refused in words."""
+    assert denial(str(govern(traces.read(), al).func(path=[odd])))["reason"] == "INVALID_ARGUMENTS"
+    assert traces.ran == []
 
 
 def test_a_governed_tool_handed_to_a_model_client_is_governed(al: AgentLattice, traces: Traces) -> None:

@@ -39,6 +39,11 @@ def delete(path: str) -> str:
     raise AssertionError(f"deleted {path}")
 
 
+def _read(path: str) -> str:
+    """Read a file."""
+    return path
+
+
 def _deleting() -> ScriptedModel:
     return ScriptedModel(asking(call("delete", path="a")))
 
@@ -248,6 +253,46 @@ def test_the_report_tells_open_tools_from_governed_ones(al: AgentLattice) -> Non
     )
     run(agent)
     assert [each.action_type for each in coverage(governance)] == ["file.delete"]
+
+
+@pytest.mark.parametrize("held", ["by itself", "in a list", "by name"])
+def test_a_tool_that_a_nodes_own_code_can_call_is_reported(al: AgentLattice, held: str) -> None:
+    """A tool that a function uses and no tool node runs is not passed over in the report; one that a node runs is
+    listed once.
+    """
+    made, offered = tool(delete), tool(_read)
+    kept: Any = {"by itself": made, "in a list": [made, offered], "by name": {"delete": made}}[held]
+    builder: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
+    builder.add_node("own", lambda state: {"messages": [str(kept)]})
+    builder.add_node("tools", ToolNode([offered]))
+    builder.add_edge(START, "own")
+    builder.add_edge("own", "tools")
+    reported: list[Coverage] = []
+    graph = govern(builder.compile(), al, report=reported.append)
+    for report in (*reported, coverage(graph)):
+        assert [(each.owner, each.name, each.status) for each in report] == [
+            ("tools", "_read", "governed"),
+            ("own", "delete", "not_coverable"),
+        ]
+        with pytest.raises(AgentLatticeError, match="1 of 2 tools can run without being decided on"):
+            report.raise_if_uncovered()
+
+
+def test_a_tool_that_a_tools_own_function_calls_is_reported(al: AgentLattice) -> None:
+    """Governing the outer tool does not govern the one that its function calls; the report says so."""
+    inner = tool(delete)
+
+    @tool
+    def clean_up(path: str) -> str:
+        """Clean up."""
+        return str(inner.invoke({"path": path}))
+
+    reported: list[Coverage] = []
+    govern(clean_up, al, report=reported.append)
+    assert [(each.name, each.status) for each in reported[0]] == [
+        ("clean_up", "governed"),
+        ("delete", "not_coverable"),
+    ]
 
 
 def test_hosted_tools_of_a_compiled_agent_are_taken_from_its_model(al: AgentLattice) -> None:

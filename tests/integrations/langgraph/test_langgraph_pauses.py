@@ -232,6 +232,44 @@ def test_secrets_are_not_shown_and_survive_an_edit(al: AgentLattice, ana: AgentL
     assert ran == [("api", "hunter2-hunter2")]
 
 
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("edited", "pauses"),
+    [
+        ({"service": "api", "password": "[redacted]"}, True),
+        ({"service": "api", "password": "another-one"}, False),
+        ({"service": "api sk-abcdefghijklmnopqrstuvwx", "password": "[redacted]"}, False),
+    ],
+)
+def test_a_secret_that_an_edit_brings_is_never_replaced_by_another_value(
+    al: AgentLattice, ana: AgentLattice, how: str, edited: dict[str, str], pauses: bool
+) -> None:
+    """Nothing that is redacted is kept while a call waits: an edit that would need it is refused, and does not run with
+    the value from before, or with the marker in its place.
+    """
+    ran: list[tuple[str, str]] = []
+
+    @tool
+    def deploy(service: str, password: str) -> str:
+        """Deploy."""
+        ran.append((service, password))
+        return "deployed"
+
+    model = ScriptedModel(asking(call("deploy", "c", service="web", password="hunter2-hunter2")))
+    thread = Thread(FORMS["middleware"](al, model, [deploy], InMemorySaver(), {}), how=how).go()
+    thread.answer({"type": "edit", "args": edited})
+    assert bool(thread.paused) == pauses
+    for request in ana.list_pending_approvals_sync():
+        ana.approve_action_sync(request.id)
+    if pauses:
+        thread.answer("go on")
+        assert ran == [("api", "hunter2-hunter2")]
+    else:
+        assert ran == []
+        assert '"reason":"APPROVAL_CANCELLED"' in thread.answers["c"]
+        assert "a person put a secret into its arguments" in thread.answers["c"]
+
+
 @pytest.mark.parametrize("form", SEPARATE)
 @pytest.mark.parametrize("count", [2, 5])
 def test_mixed_answers_reach_their_own_calls(

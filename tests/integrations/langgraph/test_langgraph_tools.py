@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Annotated, Any
 
 import pytest
@@ -419,3 +420,51 @@ def test_a_copy_of_a_governed_tool_is_governed(al: AgentLattice) -> None:
 
     copy = govern_tool(delete, al).model_copy(update={"description": "Another."})
     assert '"reason":"POLICY_DENIED"' in copy.invoke({"path": "a"})
+
+
+def test_a_deep_copy_of_a_governed_tool_is_governed(al: AgentLattice) -> None:
+    """`copy.deepcopy` works as it does on the tool itself, and keeps the gate."""
+
+    @tool
+    def delete(path: str) -> str:
+        """Delete."""
+        raise AssertionError("ran")
+
+    assert '"reason":"POLICY_DENIED"' in deepcopy(govern_tool(delete, al)).invoke({"path": "a"})
+    assert deepcopy(govern_tool(plain, al)).invoke({"number": 2}) == "xx"
+
+
+def test_the_own_run_of_a_structured_tool_without_a_function_asks(al: AgentLattice) -> None:
+    """A class that brings its `_run` in place of a function is asked about when that is called by itself."""
+
+    class Own(StructuredTool):
+        def _run(self, *args: Any, **kwargs: Any) -> str:
+            return f"ran {kwargs['number']}"
+
+    allowed = govern_tool(Own(name="own", description="Run.", args_schema=plain.args_schema), al)
+    assert allowed.invoke({"number": 1}) == "ran 1"
+    assert allowed._run(number=2) == "ran 2"
+    denied = govern_tool(Own(name="delete", description="Delete.", args_schema=plain.args_schema), al)
+    with pytest.raises(AgentLatticeDeniedError):
+        denied._run(number=1)
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_tool_that_makes_text_of_its_own_error_has_failed(
+    al: AgentLattice, recorded: Recorded, how: str
+) -> None:
+    """Called without a model's call, such a tool gives back bare text; the log says `failed` all the same."""
+
+    @tool
+    def failing(number: int) -> str:
+        """Fail."""
+        raise ToolException("it broke")
+
+    failing.handle_tool_error = True
+    asked = govern_tool(failing, al)
+    given = {"number": 1}
+    assert (asked.invoke(given) if how == "sync" else asyncio.run(asked.ainvoke(given))) == "it broke"
+    (event,) = recorded()
+    assert event.claim == "failed"
+    assert event.outcome is not None
+    assert event.outcome["message"] == "ToolException: it broke"

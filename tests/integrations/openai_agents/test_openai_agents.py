@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 from typing import Any
 
@@ -496,3 +497,64 @@ async def test_a_hand_off_to_an_agent_that_is_governed_already_is_decided_on() -
         ["tool.transfer_to_second", "tool.transfer_to_first", "tool.transfer_to_third"],
         ["executed", "denied", "denied"],
     )
+
+
+async def test_hand_offs_assigned_as_another_collection_are_governed(secrets: Secrets) -> None:
+    """The SDK takes any collection that is assigned later, and so does the gate: the agent behind it is governed."""
+    world = World("tool.secret")
+    triage = govern(Agent(name="triage", model=scripted(call("transfer_to_specialist"))), world)
+    specialist = Agent(name="specialist", model=scripted(call("secret")), tools=[secrets.secret])
+    triage.handoffs = (specialist,)  # type: ignore[assignment]
+    await Runner.run(triage, "go")
+    assert secrets.ran == 0
+    assert world.types == ["tool.transfer_to_specialist", "tool.secret"]
+
+
+async def test_what_a_hand_off_does_may_be_replaced_and_stays_governed(secrets: Secrets) -> None:
+    """A hand-off that leads elsewhere than when it was governed is decided on, and so is the agent it leads to now."""
+    world = World("tool.secret")
+    first = Agent(name="specialist")
+    triage = govern(
+        Agent(name="triage", model=scripted(call("transfer_to_specialist")), handoffs=[first]), world
+    )
+    other = Agent(name="other", model=scripted(call("secret")), tools=[secrets.secret])
+
+    async def elsewhere(context: Any, arguments: str) -> Any:
+        return other
+
+    (item,) = triage.handoffs
+    assert isinstance(item, Handoff)
+    item.on_invoke_handoff = elsewhere
+    await Runner.run(triage, "go")
+    assert secrets.ran == 0
+    assert world.types == ["tool.transfer_to_specialist", "tool.secret"]
+
+
+@pytest.mark.parametrize("denied", [True, False])
+async def test_a_deep_copy_of_an_agent_is_governed(secrets: Secrets, denied: bool) -> None:
+    """`copy.deepcopy` works as it does on the agent itself; tools and hand-offs of the copy are decided on once each,
+    and a denied hand-off says why.
+    """
+    world = World("tool.secret", *["tool.transfer_to_other"] * denied)
+    model = ScriptedModel([call("secret")], [call("transfer_to_other")])
+    other = Agent(name="other", model=scripted())
+    agent = govern(Agent(name="agent", tools=[secrets.secret], handoffs=[other]), world)
+    copied = copy.deepcopy(agent)
+    copied.model = model
+    result = await Runner.run(copied, "go")
+    assert secrets.ran == 0
+    assert world.types == ["tool.secret", "tool.transfer_to_other"]
+    assert is_denial(model.shown[0])
+    assert result.last_agent.name == ("agent" if denied else "other")
+    if denied:
+        assert is_denial(model.shown[1])
+
+
+async def test_a_copied_hand_off_says_why_it_was_denied() -> None:
+    """What the model reads of a denied hand-off is the denial, also where the application holds a copy of it."""
+    world = World("tool.transfer_to_other")
+    model = scripted(call("transfer_to_other"))
+    agent = govern(Agent(name="agent", model=model, handoffs=[Agent(name="other")]), world)
+    agent.handoffs = [copy.copy(item) for item in agent.handoffs]
+    await Runner.run(agent, "go")
+    assert is_denial(model.shown[-1])
