@@ -482,10 +482,8 @@ def _write_whole(path: Path, lines: Iterable[bytes], *, force: bool) -> int:
                 count += 1
         os.replace(partial, path)
     except OSError as error:
-        error.filename, error.filename2 = (
-            str(path),
-            None,
-        )  # what was asked for, not what it is written through
+        # What was asked for, not what it is written through.
+        error.filename, error.filename2 = str(path), None
         raise
     finally:
         partial.unlink(missing_ok=True)

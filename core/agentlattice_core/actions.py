@@ -194,10 +194,9 @@ def parse_amount(value: Any, where: str = "amount") -> Decimal:
             f'{where}: `{_short(value)}` is not an amount; send a decimal such as "12.50"'
         )
     try:
+        # In digits of other scripts and in `1_0`, the tool may read another number than we do.
         if isinstance(value, str) and (not value.isascii() or "_" in value):
-            raise ValueError(
-                value
-            )  # digits of other scripts and `1_0`: the tool may read another number than we do
+            raise ValueError(value)
         amount = Decimal(repr(value) if isinstance(value, float) else value)
     except (InvalidOperation, ValueError):
         raise InvalidRequestError(
