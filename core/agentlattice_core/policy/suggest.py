@@ -60,7 +60,8 @@ def suggest(records: Iterable[RecordedAction], since: datetime | None = None) ->
         seen.see(recorded)
     drafted = {action_type: seen for action_type, seen in sorted(observed.items()) if seen.seen}
     lines = [
-        f"# Drafted from {total} recorded actions of {len(drafted)} types. It allows what ran and little else.",
+        f"# Drafted from {_counted(total, 'recorded action')} of {_counted(len(drafted), 'type')}. "
+        "It allows what ran and little else.",
         "# Read it, widen what is too narrow, and delete what should not have happened.",
         "version: 1",
         "",
