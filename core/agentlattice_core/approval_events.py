@@ -22,6 +22,7 @@ import orjson
 
 from agentlattice_core.approvals import approval_request
 from agentlattice_core.engine import Engine
+from agentlattice_core.follower import Watch
 from agentlattice_core.results import ApprovalRequest
 from agentlattice_core.stores.base import Reader, Row
 
@@ -95,8 +96,9 @@ async def until_happened(engine: Engine, start: int, patience: float) -> tuple[l
         with engine.read() as reader:
             return happened(reader, start)
 
-    end = await asyncio.to_thread(engine.follower.watch, about_approvals(wake), wake)
+    watch = Watch(lambda: engine.follower.watch(about_approvals(wake), wake))
     try:
+        await asyncio.to_thread(watch.begin)
         until = loop.time() + patience
         while True:
             found = await asyncio.to_thread(look)
@@ -110,7 +112,7 @@ async def until_happened(engine: Engine, start: int, patience: float) -> tuple[l
                 pass
             woken.clear()
     finally:
-        end()
+        watch.end()
 
 
 def about_approvals(wake: Callable[[], None]) -> Callable[[dict[str, Any], Row], None]:

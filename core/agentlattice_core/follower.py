@@ -18,12 +18,43 @@ import orjson
 
 from agentlattice_core.stores.base import Row, Store
 
-__all__ = ["Follower", "Watcher"]
+__all__ = ["Follower", "Watch", "Watcher"]
 
 _log = logging.getLogger("agentlattice")
 
 Watcher = Callable[[dict[str, Any], Row], None]
 """Called with a parsed entry and its stored row."""
+
+
+class Watch:
+    """What `start` begins, from `begin` to `end`; `start` returns what ends it.
+
+    To begin reads the log, so a task has another thread do it. Where that task is cancelled meanwhile, it calls `end`
+    while the thread is still beginning, and nothing is left behind.
+    """
+
+    def __init__(self, *start: Callable[[], Callable[[], None]]) -> None:
+        self._start = start
+        self._lock = threading.Lock()
+        self._ends: list[Callable[[], None]] = []
+        self._over = False
+
+    def begin(self) -> None:
+        """Begin everything."""
+        ends = [start() for start in self._start]
+        with self._lock:
+            self._ends = ends
+            over = self._over
+        if over:
+            self.end()
+
+    def end(self) -> None:
+        """End everything, also what is only being begun. May be called again."""
+        with self._lock:
+            self._over = True
+            ends, self._ends = self._ends, []
+        for one in ends:
+            one()
 
 
 class Follower:

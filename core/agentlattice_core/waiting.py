@@ -20,6 +20,7 @@ from agentlattice_core import deadlines
 from agentlattice_core.clock import MovableClock, parse_time
 from agentlattice_core.engine import Engine
 from agentlattice_core.errors import NotFoundError
+from agentlattice_core.follower import Watch
 from agentlattice_core.stores.base import Document, Row
 
 __all__ = ["Standing", "Waiting", "until_resolved", "until_resolved_sync"]
@@ -64,7 +65,7 @@ class Waiting:
 def until_resolved_sync(engine: Engine, approval_id: str, patience: float | None) -> Document:
     """The approval once it is no longer pending, or as it is after `patience` seconds. Raises NotFoundError."""
     woken = threading.Event()
-    watch = _Watch(engine, approval_id, woken.set)
+    watch = _watch(engine, approval_id, woken.set)
     try:
         watch.begin()
         limit = _limit(engine, patience)
@@ -92,7 +93,7 @@ async def until_resolved(engine: Engine, approval_id: str, patience: float | Non
         except RuntimeError:
             pass  # the loop has ended, and whoever waited with it
 
-    watch = _Watch(engine, approval_id, wake)
+    watch = _watch(engine, approval_id, wake)
     try:
         await asyncio.to_thread(watch.begin)
         limit = _limit(engine, patience)
@@ -112,39 +113,16 @@ async def until_resolved(engine: Engine, approval_id: str, patience: float | Non
         watch.end()
 
 
-class _Watch:
-    """Has `wake` called for every entry about the request, when the clock is moved, and when the log is closed, from
-    `begin` to `end`. Whoever is cancelled ends it while another thread is still beginning it.
-    """
+def _watch(engine: Engine, approval_id: str, wake: Callable[[], None]) -> Watch:
+    """Has `wake` called for every entry about the request, when the clock is moved, and when the log is closed."""
 
-    def __init__(self, engine: Engine, approval_id: str, wake: Callable[[], None]) -> None:
-        self._engine = engine
-        self._approval_id = approval_id
-        self._wake = wake
-        self._lock = threading.Lock()
-        self._ends: list[Callable[[], None]] = []
-        self._over = False
+    def watcher(entry: dict[str, Any], _row: Row) -> None:
+        if entry["kind"] == "approval" and entry["data"]["approval"] == approval_id:
+            wake()
 
-    def begin(self) -> None:
-        ends = [self._engine.follower.watch(self._hear, self._wake)]
-        if isinstance(self._engine.clock, MovableClock):
-            ends.append(self._engine.clock.on_move(self._wake))
-        with self._lock:
-            self._ends = ends
-            over = self._over
-        if over:
-            self.end()
-
-    def end(self) -> None:
-        with self._lock:
-            self._over = True
-            ends, self._ends = self._ends, []
-        for one in ends:
-            one()
-
-    def _hear(self, entry: dict[str, Any], _row: Row) -> None:
-        if entry["kind"] == "approval" and entry["data"]["approval"] == self._approval_id:
-            self._wake()
+    clock = engine.clock
+    moved = [lambda: clock.on_move(wake)] if isinstance(clock, MovableClock) else []
+    return Watch(lambda: engine.follower.watch(watcher, wake), *moved)
 
 
 def _limit(engine: Engine, patience: float | None) -> datetime | None:

@@ -27,6 +27,7 @@ from agentlattice_core import keys
 from agentlattice_core.agents import agent_facts
 from agentlattice_core.clock import time_of_log
 from agentlattice_core.errors import AgentLatticeError, ForbiddenError
+from agentlattice_core.follower import Watch
 from agentlattice_core.notifications import concerns, notification
 from agentlattice_core.stores.base import Row
 from agentlattice_server.authentication import Authenticator, Identity
@@ -100,15 +101,17 @@ class _Connection:
                 except RuntimeError:
                     pass  # the loop has ended, and the connection with it
 
-        end = await asyncio.to_thread(follower.watch, ring)
-        tasks = [asyncio.create_task(work()) for work in (self._listen, self._tell, self._stopping.wait)]
+        watch = Watch(lambda: follower.watch(ring))
+        tasks: list[asyncio.Task[Any]] = []
         try:
+            await asyncio.to_thread(watch.begin)
+            tasks += [asyncio.create_task(work()) for work in (self._listen, self._tell, self._stopping.wait)]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            end()
+            watch.end()
             await self._close()
 
     async def _close(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agentlattice_core import AgentLattice, AgentLatticeError, StoreError, waiting
+from agentlattice_core.approval_events import until_happened
 from agentlattice_core.testing import ManualClock
 
 PATIENCE = 60  # seconds until something that must happen counts as forgotten
@@ -125,8 +126,9 @@ def test_closing_the_log_ends_waiting(shop: AgentLattice, looks: Callable[[int],
     assert isinstance(error, StoreError)
 
 
+@pytest.mark.parametrize("kind", ["for a decision", "for what happens"])
 async def test_a_wait_that_is_cancelled_as_it_begins_leaves_nobody_behind(
-    shop: AgentLattice, monkeypatch: pytest.MonkeyPatch
+    shop: AgentLattice, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """For a watcher that nobody ends, the database would be asked for changes as long as the process lives."""
     follower = shop._engine.follower
@@ -145,7 +147,13 @@ async def test_a_wait_that_is_cancelled_as_it_begins_leaves_nobody_behind(
         return over
 
     monkeypatch.setattr(follower, "watch", slow)
-    waits = asyncio.create_task(shop.await_approval(ask(shop)))
+    approval = ask(shop)
+    engine = shop._engine
+    waits = asyncio.ensure_future(
+        shop.await_approval(approval)
+        if kind == "for a decision"
+        else until_happened(engine, 10_000, PATIENCE)
+    )
     assert await asyncio.to_thread(begun.wait, PATIENCE)
     waits.cancel()
     await asyncio.gather(waits, return_exceptions=True)
