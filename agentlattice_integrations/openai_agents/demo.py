@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from agents import Agent, FunctionTool, Model, ModelResponse, RunConfig, Runner, Usage, function_tool
+from agents.exceptions import UserError
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
 from agentlattice_core import AgentLattice
@@ -66,7 +67,7 @@ class _BrainModel(Model):
 
     def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
         """The demonstration does not stream."""
-        raise NotImplementedError("the demonstration does not stream")
+        raise UserError("the demonstration does not stream")
 
 
 def _conversation(input: Any, tools: Sequence[Any]) -> Conversation:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, function_tool
+from agents.exceptions import UserError
 from agents.tracing import set_trace_processors
 from framework_pairs import POLICY, InstantClient, paired
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
@@ -66,7 +67,7 @@ class _Model(Model):
         return ModelResponse(output=self._calls(input), usage=Usage(requests=1), response_id="r")
 
     def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
-        raise NotImplementedError("the benchmark does not stream")
+        raise UserError("the benchmark does not stream")
 
 
 def _runner(agent: Agent[Any], traced: bool, loop: asyncio.AbstractEventLoop) -> Callable[[], Any]:

@@ -69,15 +69,9 @@ def append(
 
 
 class StoreContract:
-    """The promises of a `Store`. Subclass it and give `open_store` and `failing_store`."""
-
-    @pytest.fixture
-    def open_store(self) -> OpenStore:
-        raise NotImplementedError("a subclass says how its store is opened")
-
-    @pytest.fixture
-    def failing_store(self) -> tuple[Store, Callable[[], None]]:
-        raise NotImplementedError("a subclass says how its store fails")
+    """The promises of a `Store`. A subclass gives two fixtures: `open_store`, an `OpenStore`, and `failing_store`, a
+    store and what makes it fail.
+    """
 
     @pytest.fixture
     def store(self, open_store: OpenStore) -> Store:

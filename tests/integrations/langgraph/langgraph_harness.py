@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -50,6 +51,7 @@ class _LangGraphHarness(FrameworkHarness):
 
     # --- how governance enters ---------------------------------------------------------------------------------------
 
+    @abstractmethod
     def agent(
         self,
         governance: Governance,
@@ -61,7 +63,6 @@ class _LangGraphHarness(FrameworkHarness):
         **options: Any,
     ) -> tuple[Any, Callable[[], Coverage]]:
         """A governed agent, and how to read its report; `before` and `after` stand around governance."""
-        raise NotImplementedError
 
     # --- the contract's methods ---------------------------------------------------------------------------------------
 
